@@ -1,0 +1,31 @@
+"""Differentiable partial AUC at a fixed, low false-alarm budget."""
+
+from pauc import metrics
+from pauc.config import PAUCConfig, PAUCOptions
+from pauc.functional import PAUCTerms, pauc_loss_fn, pauc_loss_terms
+from pauc.module import PAUCAtBudgetLoss
+from pauc.queue import QueueState, enqueue, init_queue, queue_rows, resize_queue
+from pauc.selection import BandEdges, band_edges, robust_scale
+from pauc.surrogates import pairwise_pauc, trapezoid_pauc
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "BandEdges",
+    "PAUCAtBudgetLoss",
+    "PAUCConfig",
+    "PAUCOptions",
+    "PAUCTerms",
+    "QueueState",
+    "band_edges",
+    "enqueue",
+    "init_queue",
+    "metrics",
+    "pairwise_pauc",
+    "pauc_loss_fn",
+    "pauc_loss_terms",
+    "queue_rows",
+    "resize_queue",
+    "robust_scale",
+    "trapezoid_pauc",
+]

@@ -1,0 +1,152 @@
+"""The options of the loss: their one list, their defaults and their validation."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
+
+Surrogate = Literal["trapezoid", "pairwise"]
+TauScale = Literal["iqr", "band", "unit"]
+PosNumerator = Literal["pool", "live"]
+BudgetBasis = Literal["fpr", "population"]
+Reduction = Literal["mean", "sum", "none"]
+Interpolation = Literal["linear", "lower", "higher", "nearest", "midpoint"]
+Link = Literal["sigmoid", "logistic"]
+GradientScale = Literal["pool", "live"]
+
+
+class PAUCConfig(NamedTuple):
+    """Options of :func:`pauc.pauc_loss_fn` and :class:`pauc.PAUCAtBudgetLoss`, with their defaults.
+
+    Attributes:
+        alpha, beta: the band of false-positive rate, as fractions, ``0 <= alpha < beta <= 1``.
+        surrogate: ``"trapezoid"`` integrates a soft TPR over fixed thresholds (gradient reaches
+            positives only); ``"pairwise"`` compares positives with the negatives in the band
+            (both sides receive gradient).
+        n_knots: thresholds of the trapezoid, evenly spaced in FPR over the band, at least 2.
+        tau_scale: what ``temperature`` is a multiple of. ``"iqr"``: the interquartile range of the
+            reference scores; ``"band"``: ``t_alpha - t_beta``; ``"unit"``: 1, raw logit units.
+        pos_numerator: ``"pool"`` averages over the positives of batch and queue, ``"live"`` over
+            those of the batch.
+        budget_basis: what the band's FPR is a share of. ``"fpr"``: iid negatives;
+            ``"population"``: all iid rows (an alert rate).
+        temperature: width of the sigmoid in units of the scale, above 0.
+        reduction: over valid classes, ``"mean"`` or ``"sum"``; ``"none"`` gives ``[C]``, nan where
+            invalid.
+        ignore_index: target of rows that are to be treated as absent.
+        quantile_interpolation: between order statistics, as in :func:`torch.quantile`.
+        max_pool_size: cap on the rows that enter the surrogate; edges and scale always see all.
+        link: pairwise only. ``"sigmoid"`` scores a pair ``sigmoid(u)`` with
+            ``u = (s_i - s_j) / tau``; ``"logistic"`` scores it ``1 - softplus(-u) / log 2``, a
+            lower bound of the 0-1 score that does not saturate when a positive trails.
+        gradient_scale: ``"pool"`` is the plain gradient, in which a live row counts as one of all
+            pool rows; ``"live"`` scales each side by (rows in the pool) / (live rows), so that the
+            expected gradient does not shrink as the queue grows. The loss value is the same.
+    """
+
+    alpha: float = 0.0
+    beta: float = 0.005
+    surrogate: Surrogate = "trapezoid"
+    n_knots: int = 2
+    tau_scale: TauScale = "iqr"
+    pos_numerator: PosNumerator = "pool"
+    budget_basis: BudgetBasis = "fpr"
+    temperature: float = 0.1
+    reduction: Reduction = "mean"
+    ignore_index: int = -100
+    quantile_interpolation: Interpolation = "higher"
+    max_pool_size: int | None = None
+    link: Link = "sigmoid"
+    gradient_scale: GradientScale = "pool"
+
+
+class PAUCOptions(TypedDict, total=False):
+    """The fields of :class:`PAUCConfig` as keyword arguments, for type checkers."""
+
+    alpha: float
+    beta: float
+    surrogate: Surrogate
+    n_knots: int
+    tau_scale: TauScale
+    pos_numerator: PosNumerator
+    budget_basis: BudgetBasis
+    temperature: float
+    reduction: Reduction
+    ignore_index: int
+    quantile_interpolation: Interpolation
+    max_pool_size: int | None
+    link: Link
+    gradient_scale: GradientScale
+
+
+_CHOICES = {
+    "surrogate": get_args(Surrogate),
+    "tau_scale": get_args(TauScale),
+    "pos_numerator": get_args(PosNumerator),
+    "budget_basis": get_args(BudgetBasis),
+    "reduction": get_args(Reduction),
+    "quantile_interpolation": get_args(Interpolation),
+    "link": get_args(Link),
+    "gradient_scale": get_args(GradientScale),
+}
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise unless ``value`` is one of ``allowed``: TypeError for no string, else ValueError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {allowed}, got {value!r}")
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+
+
+def check_int(name: str, value: object, minimum: int | None = None) -> None:
+    """Raise unless ``value`` is an integer (no bool) of at least ``minimum``."""
+    bound = "" if minimum is None else f" of at least {minimum}"
+    # torch.SymInt is not a numbers.Integral; under torch.compile Python ints are what arrives here.
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer{bound}, got {value!r}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name} must be an integer{bound}, got {value!r}")
+
+
+def check_real(name: str, value: object) -> None:
+    """Raise unless ``value`` is a finite real number (no bool)."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+
+
+def check_band(alpha: object, beta: object) -> None:
+    """Raise unless ``0 <= alpha < beta <= 1``."""
+    check_real("alpha", alpha)
+    check_real("beta", beta)
+    if not 0 <= alpha < beta <= 1:  # type: ignore[operator]
+        raise ValueError(
+            f"alpha and beta must satisfy 0 <= alpha < beta <= 1, got alpha={alpha}, beta={beta}"
+        )
+
+
+def make_config(options: dict[str, Any] | PAUCOptions) -> PAUCConfig:
+    """Return the validated configuration that ``options`` describe.
+
+    Raises:
+        TypeError: an unknown option, or a value of the wrong type.
+        ValueError: a value out of its range.
+    """
+    unknown = sorted(set(options) - set(PAUCConfig._fields))
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}; the options are {PAUCConfig._fields}")
+    config = PAUCConfig(**options)
+    check_band(config.alpha, config.beta)
+    for name, allowed in _CHOICES.items():
+        check_choice(name, getattr(config, name), allowed)
+    check_int("n_knots", config.n_knots, 2)
+    check_int("ignore_index", config.ignore_index)
+    check_real("temperature", config.temperature)
+    if config.temperature <= 0:
+        raise ValueError(f"temperature must be above 0, got {config.temperature!r}")
+    if config.max_pool_size is not None:
+        check_int("max_pool_size", config.max_pool_size, 2)
+    return config

@@ -1,0 +1,89 @@
+"""What a person can watch while training: where the band is, and what the pool really scores."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pauc.config import PAUCConfig
+from pauc.pairs import count_not_above
+from pauc.pool import Pool
+from pauc.selection import BandEdges, in_band, masked_top, top_depth
+from pauc.surrogates import Positives, class_mean
+
+
+def empirical_pauc(
+    positives: Positives, scores: Tensor, mask: Tensor, alpha: float, beta: float
+) -> Tensor:
+    """Return ``[C]``: the exact partial AUC over ``[alpha, beta]`` divided by its width.
+
+    The area under the empirical ROC curve of the positives against the masked reference scores
+    ``[C, M]``, tied blocks joined by straight lines, so that a tie counts half. Only the
+    references that the band reaches are ordered. nan for a class without positives.
+    """
+    columns = scores.shape[-1]
+    depth = top_depth(beta, columns)
+    top, _ = masked_top(scores, mask, depth)
+    ascending = top.flip(-1)
+    own, index = positives.scores.detach(), positives.class_index
+    not_above = count_not_above(ascending, own, index)
+    below = depth - count_not_above(-top, -own, index)
+    # A tied block may go on behind the references at hand.
+    last = top[:, -1]
+    tied_last = (mask & (scores.detach() == last.unsqueeze(-1))).sum(dim=-1)
+    tied = torch.where(own == last[index], tied_last[index], not_above - below)
+
+    count = mask.sum(dim=-1).clamp(min=1)[index].double()
+    left = (depth - not_above).double() / count  # FPR at which this positive begins to count
+    width = tied.double() / count
+    # A positive counts nothing before `left`, fully after `left + width`, linearly in between.
+    area = _ramp_area(beta, left, width) - _ramp_area(alpha, left, width)
+    exact = positives._replace(weight=positives.weight.double())
+    return (class_mean(area / (beta - alpha), exact, scores.shape[0])).to(scores.dtype)
+
+
+def diagnose(
+    pool: Pool,
+    reference: Tensor,
+    edges: BandEdges,
+    tau: Tensor,
+    variance: Tensor,
+    valid: Tensor,
+    config: PAUCConfig,
+) -> dict[str, Tensor]:
+    """Return diagnostics as detached ``[C]`` tensors.
+
+    nan where a class is invalid: ``t_alpha``, ``t_beta`` (the thresholds at the band's edges),
+    ``tau_eff`` (width of the link in logit units), ``pauc_var`` (variance over the numerator
+    positives' contributions), ``pauc`` (the exact partial AUC of the pool over the band, divided
+    by its width). 0 where invalid: ``band_neg_count`` (iid negatives in the band) and
+    ``grad_pos_count`` (live positives). Always: ``ref_count`` (size of the reference set).
+    """
+    negative = pool.negatives()
+    band = in_band(pool.scores, edges)
+    band_neg_count = (negative & pool.iid & band).sum(dim=-1)
+    grad_pos_count = (pool.present & pool.live & ~negative).sum(dim=-1)
+    columns = torch.arange(pool.label.shape[0], device=pool.label.device)
+    positives = pool.positives(columns, pool.numerator_weight(config.pos_numerator))
+    pauc = empirical_pauc(positives, pool.scores, reference, config.alpha, config.beta)
+    measured = {
+        "t_alpha": edges.t_alpha,
+        "t_beta": edges.t_beta,
+        "tau_eff": tau,
+        "pauc_var": variance.detach(),
+        "pauc": pauc,
+    }
+    stats = {name: torch.where(valid, value, math.nan) for name, value in measured.items()}
+    stats["band_neg_count"] = torch.where(valid, band_neg_count, 0)
+    stats["grad_pos_count"] = torch.where(valid, grad_pos_count, 0)
+    stats["ref_count"] = reference.sum(dim=-1)
+    return stats
+
+
+def _ramp_area(end: float, left: Tensor, width: Tensor) -> Tensor:
+    """Return the integral up to ``end`` of a ramp from 0 at ``left`` to 1 at ``left + width``."""
+    along = (end - left).clamp(min=0)
+    on_ramp = torch.minimum(along, width)
+    return on_ramp**2 / (2 * torch.where(width > 0, width, 1.0)) + (along - on_ramp)

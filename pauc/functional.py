@@ -1,0 +1,280 @@
+"""The loss as a pure function: tensors and the queue's state in, loss and new state out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pauc.config import PAUCConfig, PAUCOptions, make_config
+from pauc.diagnostics import diagnose
+from pauc.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
+from pauc.queue import QueueState, enqueue
+from pauc.selection import BandEdges, band_edges, in_band, robust_scale
+from pauc.surrogates import (
+    Positives,
+    class_mean,
+    class_sum,
+    pairwise_contributions,
+    scale_gradient,
+    trapezoid_contributions,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class PAUCTerms(NamedTuple):
+    """What a step computes. ``C`` classes."""
+
+    loss: Tensor  # [] or, with reduction="none", [C] with nan where invalid
+    per_class: Tensor  # [C], nan where invalid
+    valid: Tensor  # [C] bool
+    degenerate: Tensor  # [C] bool, reference rows are there but have no dispersion
+    ref_count: Tensor  # [C] int64, size of the reference set
+    stats: dict[str, Tensor]  # [C] each; empty unless asked for
+    queue: QueueState
+
+
+class _Reference(NamedTuple):
+    """What the reference rows fix before any gradient is taken; all detached."""
+
+    mask: Tensor  # [C, M] the reference set
+    edges: BandEdges
+    tau: Tensor  # [C], 1 where undefined
+    defined: Tensor  # [C] bool: iid negatives and dispersion are there
+    degenerate: Tensor  # [C] bool
+
+
+def pauc_loss_fn(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    *,
+    iid_mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    validate_args: bool = True,
+    **options: Unpack[PAUCOptions],
+) -> tuple[Tensor, QueueState]:
+    """Return one minus the partial AUC over a band of FPR, and the queue with the batch in it.
+
+    Pure: nothing is kept between calls but in the returned queue, and no argument is changed. The
+    loss is computed from the batch and the queue as given; the batch enters afterwards.
+
+    Args:
+        logits: ``[N, C]`` raw scores, any floating dtype; ``C = 1`` is binary. The arithmetic is
+            float32, or float64 if the logits or the queue are.
+        targets: ``[N]`` or ``[N, 1]``: class indices (binary: 0 or 1) or ``ignore_index``, whose
+            rows are as good as absent. One-vs-rest for ``C > 1``.
+        queue: from :func:`pauc.init_queue` or the previous call; of size 0 for no memory.
+        iid_mask: ``[N]`` bool, False for rows that were added by class or for hardness: they take
+            no part in edges and scale. None: all rows are iid.
+        sample_weight: ``[N]``, non-negative, weights the positives in the numerator. None: ones.
+        validate_args: check targets and weights, and size work arrays by what is in them. Both
+            read data: switch it off under :func:`torch.func.vmap` and where a host
+            synchronisation matters. Always off inside a compiled graph.
+        **options: fields of :class:`pauc.PAUCConfig`.
+
+    Returns:
+        The loss (float32 or float64; ``[]``, or ``[C]`` with ``reduction="none"``) and the new
+        queue. A class is left out of the reduction when it has no positives of positive weight, no
+        iid negatives, no dispersion among its reference scores or, pairwise, no negative in the
+        band. With no class left the loss is 0, still attached to the graph.
+
+    Raises:
+        TypeError, ValueError: a bad argument, named with what was expected and what came.
+    """
+    terms = pauc_loss_terms(
+        logits,
+        targets,
+        queue,
+        iid_mask=iid_mask,
+        sample_weight=sample_weight,
+        validate_args=validate_args,
+        **options,
+    )
+    return terms.loss, terms.queue
+
+
+def pauc_loss_terms(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    *,
+    iid_mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    validate_args: bool = True,
+    diagnostics: bool = False,
+    **options: Unpack[PAUCOptions],
+) -> PAUCTerms:
+    """Return the loss of :func:`pauc_loss_fn` with its per-class parts and diagnostics.
+
+    Args, Raises: as for :func:`pauc_loss_fn`, and
+        diagnostics: also compute ``stats``, see :func:`pauc.diagnostics.diagnose`.
+    """
+    config = make_config(options)
+    read_values = validate_args and not torch.compiler.is_compiling()
+    batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, read_values)
+    pool = make_pool(batch, queue)
+    reference = _reference(pool, config)
+    sample = _sample(pool, queue, config)
+
+    positives, pos_total = _positives(pool, sample, config, read_values)
+    num_classes = logits.shape[1]
+    has_positives = pos_total > 0
+    divisor = torch.where(has_positives, pos_total, 1.0)
+    if config.surrogate == "trapezoid":
+        valid = has_positives & reference.defined
+        knots = torch.where(reference.defined.unsqueeze(-1), reference.edges.knots, 0.0)
+        contribution = trapezoid_contributions(positives, knots, reference.tau)
+    else:
+        contribution, has_negatives = _pairwise(
+            positives, pool, sample, reference, config, read_values
+        )
+        valid = has_positives & reference.defined & has_negatives
+    pauc = class_mean(contribution, positives, num_classes, divisor)
+
+    loss, per_class, valid = _reduce(pauc, valid, batch, config)
+    stats = {}
+    if diagnostics:
+        variance = class_mean(
+            (contribution - pauc[positives.class_index]) ** 2, positives, num_classes, divisor
+        )
+        stats = diagnose(
+            pool, reference.mask, reference.edges, reference.tau, variance, valid, config
+        )
+    new_queue = enqueue(
+        queue,
+        logits,
+        batch.targets,
+        iid_mask=iid_mask,
+        sample_weight=sample_weight,
+        ignore_index=config.ignore_index,
+    )
+    ref_count = reference.mask.sum(dim=-1)
+    return PAUCTerms(loss, per_class, valid, reference.degenerate, ref_count, stats, new_queue)
+
+
+def _reference(pool: Pool, config: PAUCConfig) -> _Reference:
+    """Return edges and temperature, which positives and their gradient do not enter."""
+    iid = (pool.present & pool.iid).expand_as(pool.scores)
+    iid_negatives = iid & pool.negatives()
+    mask = iid_negatives if config.budget_basis == "fpr" else iid
+    scores = pool.scores.detach()
+    edges = band_edges(
+        scores,
+        mask,
+        config.alpha,
+        config.beta,
+        n_knots=config.n_knots if config.surrogate == "trapezoid" else 2,
+        interpolation=config.quantile_interpolation,
+    )
+    scale = robust_scale(
+        scores, mask, config.tau_scale, edges=edges, interpolation=config.quantile_interpolation
+    )
+    present = iid_negatives.any(dim=-1)
+    tau = config.temperature * scale
+    # A nan scale (no rows, or nan among them) is not degenerate: the step says so itself.
+    degenerate = present & (tau <= torch.finfo(tau.dtype).tiny)
+    defined = present & (tau > torch.finfo(tau.dtype).tiny)
+    return _Reference(mask, edges, torch.where(defined, tau, 1.0), defined, degenerate)
+
+
+def _sample(pool: Pool, queue: QueueState, config: PAUCConfig) -> Subsample | None:
+    """Return the rows that enter the surrogate, or None for all of them."""
+    num_classes, rows = pool.scores.shape
+    cap = config.max_pool_size
+    if cap is None:
+        return None
+    if cap < num_classes:
+        raise ValueError(
+            f"max_pool_size must be at least the number of classes {num_classes}, got {cap}"
+        )
+    return subsample(pool, cap, queue.step) if rows > cap else None
+
+
+def _positives(
+    pool: Pool, sample: Subsample | None, config: PAUCConfig, read_values: bool
+) -> tuple[Positives, Tensor]:
+    """Return the numerator positives and their weight ``[C]`` before subsampling."""
+    num_classes, rows = pool.scores.shape
+    weight = pool.numerator_weight(config.pos_numerator)
+    label = pool.label.clamp(min=0)
+    total = class_sum(weight, label, num_classes)
+    live_total = class_sum(torch.where(pool.live, weight, 0.0), label, num_classes)
+
+    if sample is not None:
+        columns = sample.columns
+        weight = weight[columns] * sample.multiplicity
+    elif read_values:
+        columns = weight.nonzero().squeeze(-1)
+        weight = weight[columns]
+    else:
+        columns = torch.arange(rows, device=label.device)
+    positives = pool.positives(columns, weight)
+    if config.gradient_scale == "live":
+        factor = _live_factor(total, live_total)[positives.class_index]
+        positives = positives._replace(scores=scale_gradient(positives.scores, factor))
+    return positives, total
+
+
+def _pairwise(
+    positives: Positives,
+    pool: Pool,
+    sample: Subsample | None,
+    reference: _Reference,
+    config: PAUCConfig,
+    read_values: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return each positive's mean link over its band negatives, and which classes have any."""
+    scores = pool.scores
+    members = pool.negatives() & in_band(scores, reference.edges)
+    count = members.sum(dim=-1)
+    factor = None
+    if config.gradient_scale == "live":
+        factor = _live_factor(count, (members & pool.live).sum(dim=-1)).to(scores.dtype)
+    multiplicity = None
+    if sample is not None:
+        scores, members = scores[:, sample.columns], members[:, sample.columns]
+        members = members & (sample.multiplicity > 0)
+        multiplicity = sample.multiplicity
+    # Data decides how many negatives the band has. Where it may not be read, all might be in it.
+    capacity = int(members.sum(dim=-1).max()) if read_values else members.shape[-1]
+    contribution = pairwise_contributions(
+        positives,
+        scores,
+        members,
+        count.clamp(min=1).to(scores.dtype),
+        reference.tau,
+        config.link,
+        capacity=max(capacity, 1),
+        multiplicity=multiplicity,
+        live_factor=factor,
+    )
+    return contribution, count > 0
+
+
+def _live_factor(total: Tensor, live: Tensor) -> Tensor:
+    """Return what scales a pool's gradient to that of its live rows; 1 where nothing is live."""
+    return torch.where(live > 0, total / live, 1.0)
+
+
+def _reduce(
+    pauc: Tensor, valid: Tensor, batch: Batch, config: PAUCConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the reduced loss, the loss per class and which classes count."""
+    # A non-finite logit makes its class's loss and gradient nan, whatever the surrogate made of it,
+    # so that a gradient scaler or a person sees the step that brought it.
+    poisoned = ~batch.logits.detach().isfinite().all(dim=0)
+    attached = (batch.logits * torch.where(poisoned, math.nan, 0.0)).sum(dim=0)
+    valid = valid | poisoned
+    losses = torch.where(valid, 1 - pauc, 0.0) + attached
+    per_class = torch.where(valid, losses, math.nan)
+    if config.reduction == "none":
+        return per_class, per_class, valid
+    loss = losses.sum()
+    if config.reduction == "mean":
+        loss = loss / valid.sum().clamp(min=1)
+    return loss, per_class, valid

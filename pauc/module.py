@@ -1,0 +1,276 @@
+"""The loss as a module: buffers for the queue around :func:`pauc.pauc_loss_terms`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from pauc.config import PAUCOptions, check_int, make_config
+from pauc.functional import PAUCTerms, pauc_loss_terms
+from pauc.queue import QueueState, init_queue, resize_queue
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# Fewer expected reference rows in the band than this make the edge a lottery.
+_STARVED = 10
+
+
+class PAUCAtBudgetLoss(nn.Module):
+    """One minus the partial AUC over a band of FPR, with a memory of past rows.
+
+    A thin holder of the queue around :func:`pauc.pauc_loss_fn`, where the arithmetic is described.
+
+    Args:
+        num_classes: columns of the logits; 1 is binary.
+        queue_size: rows to remember; 0 disables the queue.
+        update_queue_in_eval: let rows enter in ``eval()`` too.
+        gather_distributed: None or False. Gathering rows over ranks is not there yet: each rank
+            computes the loss of its own rows, with its own queue.
+        validate_args: check values and warn; see :func:`pauc.pauc_loss_fn`. Off, a step has no
+            host synchronisation.
+        **options: fields of :class:`pauc.PAUCConfig`.
+
+    Attributes:
+        config: the :class:`pauc.PAUCConfig`.
+
+    Raises:
+        TypeError, ValueError: a bad argument, named with what was expected and what came.
+
+    Warns:
+        UserWarning: once per instance each, when a class has no dispersion, when the reference set
+            is too small for the band, and when ``max_pool_size`` begins to subsample.
+    """
+
+    queue_scores: Tensor
+    queue_targets: Tensor
+    queue_iid: Tensor
+    queue_weight: Tensor
+    queue_cursor: Tensor
+    queue_fill: Tensor
+    queue_step: Tensor
+
+    _version = 1
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        queue_size: int = 1024,
+        update_queue_in_eval: bool = False,
+        gather_distributed: bool | None = None,
+        validate_args: bool = True,
+        **options: Unpack[PAUCOptions],
+    ) -> None:
+        super().__init__()
+        check_int("num_classes", num_classes, 1)
+        check_int("queue_size", queue_size, 0)
+        flags = {"update_queue_in_eval": update_queue_in_eval, "validate_args": validate_args}
+        for name, value in flags.items():
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be a bool, got {value!r}")
+        if gather_distributed:
+            raise NotImplementedError(
+                "gather_distributed=True is not supported yet: pass False, and each rank computes "
+                "the loss of its own rows"
+            )
+        self.config = make_config(options)
+        self.num_classes = num_classes
+        self.queue_size = queue_size
+        self.update_queue_in_eval = update_queue_in_eval
+        self.validate_args = validate_args
+        self._warned: set[str] = set()
+        for name, value in init_queue(queue_size, num_classes)._asdict().items():
+            self.register_buffer(f"queue_{name}", value)
+
+    @property
+    def queue(self) -> QueueState:
+        """The queue's state; its tensors are the module's buffers."""
+        return QueueState(*(getattr(self, f"queue_{name}") for name in QueueState._fields))
+
+    @overload
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        iid_mask: Tensor | None = ...,
+        return_per_class: Literal[False] = ...,
+        return_diagnostics: Literal[False] = ...,
+        *,
+        sample_weight: Tensor | None = ...,
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        iid_mask: Tensor | None = ...,
+        *,
+        return_per_class: Literal[True],
+        return_diagnostics: Literal[False] = ...,
+        sample_weight: Tensor | None = ...,
+    ) -> tuple[Tensor, Tensor, Tensor]: ...
+    @overload
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        iid_mask: Tensor | None = ...,
+        return_per_class: Literal[False] = ...,
+        *,
+        return_diagnostics: Literal[True],
+        sample_weight: Tensor | None = ...,
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+    @overload
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        iid_mask: Tensor | None = ...,
+        *,
+        return_per_class: Literal[True],
+        return_diagnostics: Literal[True],
+        sample_weight: Tensor | None = ...,
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]: ...
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        iid_mask: Tensor | None = None,
+        return_per_class: bool = False,
+        return_diagnostics: bool = False,
+        *,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor | tuple[Any, ...]:
+        """Return the loss; the batch then enters the queue (in ``eval()`` only if asked).
+
+        Args:
+            logits, targets, iid_mask, sample_weight: see :func:`pauc.pauc_loss_fn`.
+            return_per_class: also return the losses ``[C]`` (nan where invalid) and ``valid``
+                ``[C]`` bool.
+            return_diagnostics: also return ``stats``, see :func:`pauc.diagnostics.diagnose`.
+
+        Returns:
+            ``loss``, ``(loss, per_class, valid)``, ``(loss, stats)`` or
+            ``(loss, per_class, valid, stats)``.
+        """
+        terms = pauc_loss_terms(
+            logits,
+            targets,
+            self.queue,
+            iid_mask=iid_mask,
+            sample_weight=sample_weight,
+            validate_args=self.validate_args,
+            diagnostics=return_diagnostics,
+            **self.config._asdict(),
+        )
+        if self.validate_args and not torch.compiler.is_compiling():
+            self._warn(terms, logits.shape[0])
+        if self.training or self.update_queue_in_eval:
+            self._store(terms.queue)
+        returned: tuple[Any, ...] = (terms.loss,)
+        if return_per_class:
+            returned += (terms.per_class, terms.valid)
+        if return_diagnostics:
+            returned += (terms.stats,)
+        return returned if len(returned) > 1 else terms.loss
+
+    def reset_queue(self) -> None:
+        """Empty the queue."""
+        empty = init_queue(self.queue_size, self.num_classes, device=self.queue_scores.device)
+        self._store(empty)
+
+    def extra_repr(self) -> str:
+        """Return the configuration: the number of classes, the queue, then every option."""
+        shown = {
+            "queue_size": self.queue_size,
+            **self.config._asdict(),
+            "update_queue_in_eval": self.update_queue_in_eval,
+            "validate_args": self.validate_args,
+        }
+        return f"{self.num_classes}, " + ", ".join(f"{k}={v!r}" for k, v in shown.items())
+
+    def _store(self, state: QueueState) -> None:
+        for name, new in state._asdict().items():
+            held = getattr(self, f"queue_{name}")
+            if held.dtype == new.dtype:
+                held.copy_(new)  # in place: whoever shares or broadcasts the buffer keeps it
+            else:
+                setattr(self, f"queue_{name}", new)
+
+    def _warn(self, terms: PAUCTerms, batch_rows: int) -> None:
+        """Warn, once per kind, about what makes the numbers worth less than they look."""
+        if "degenerate" not in self._warned and bool(terms.degenerate.any()):
+            classes = terms.degenerate.nonzero().flatten().tolist()
+            self._warn_once(
+                "degenerate",
+                f"the reference scores of class {classes} have no dispersion "
+                f"(tau_scale={self.config.tau_scale!r}): all equal, or too few for the band. The "
+                "class is left out of the loss. Cure: a larger queue_size or batch, a wider band, "
+                "or logits that have not collapsed",
+            )
+        self._warn_if_starved(terms, batch_rows)
+        cap = self.config.max_pool_size
+        if cap is not None and batch_rows + int(self.queue_fill) > cap:
+            self._warn_once(
+                "subsampled",
+                f"the pool of {batch_rows + int(self.queue_fill)} rows is above "
+                f"max_pool_size={cap}: the surrogate sees a random, reweighted part of it",
+            )
+
+    def _warn_if_starved(self, terms: PAUCTerms, batch_rows: int) -> None:
+        if "starved" in self._warned or int(self.queue_fill) < self.queue_size:
+            return
+        smallest = int(terms.ref_count.min())
+        width = self.config.beta - self.config.alpha
+        if smallest * width >= _STARVED:
+            return
+        pool_rows = batch_rows + self.queue_size
+        share = smallest / pool_rows if smallest else 1.0
+        enough = math.ceil(_STARVED / width / share) - batch_rows
+        self._warn_once(
+            "starved",
+            f"band starvation: {smallest} reference rows put {smallest * width:.1f} in the band "
+            f"[{self.config.alpha}, {self.config.beta}], fewer than {_STARVED}, so that its edges "
+            f"are noise. Cure: queue_size={enough} or more",
+        )
+
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(f"PAUCAtBudgetLoss: {message}.", UserWarning, stacklevel=4)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load a checkpoint of any ``queue_size``: the newest rows that fit are kept."""
+        keys = {name: f"{prefix}queue_{name}" for name in QueueState._fields}
+        if all(key in state_dict for key in keys.values()):
+            saved = QueueState(**{name: state_dict[key] for name, key in keys.items()})
+            if saved.scores.shape[0] != self.num_classes:
+                error_msgs.append(
+                    f"the checkpoint's queue {prefix}queue_scores has {saved.scores.shape[0]} "
+                    f"classes, this PAUCAtBudgetLoss has num_classes={self.num_classes}"
+                )
+                return
+            fitting = resize_queue(saved, self.queue_size)
+            state_dict = {**state_dict}
+            for name, value in fitting._asdict().items():
+                state_dict[keys[name]] = value
+            if fitting.scores.dtype != self.queue_scores.dtype:
+                self.queue_scores = self.queue_scores.to(fitting.scores.dtype)
+                self.queue_weight = self.queue_weight.to(fitting.scores.dtype)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )

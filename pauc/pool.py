@@ -1,0 +1,248 @@
+"""From a caller's arguments to the pool: checks, the rows of batch and queue, and subsampling."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pauc.config import PAUCConfig, PosNumerator
+from pauc.queue import QueueState, compute_dtype
+from pauc.surrogates import Positives
+
+
+class Batch(NamedTuple):
+    """A checked batch of ``N`` rows and ``C`` classes in the dtypes of the arithmetic."""
+
+    logits: Tensor  # [N, C] float32 or float64, attached; rows to ignore are zeros
+    targets: Tensor  # [N] int64
+    iid: Tensor  # [N] bool
+    weight: Tensor  # [N]
+    present: Tensor  # [N] bool, target is not ignore_index
+
+
+class Pool(NamedTuple):
+    """The rows that a step looks at: the batch's first, then the queue's; ``M`` columns."""
+
+    scores: Tensor  # [C, M], the batch's attached
+    label: Tensor  # [M] int64, the class whose positive a row is, -1 for none
+    present: Tensor  # [M] bool
+    iid: Tensor  # [M] bool
+    live: Tensor  # [M] bool, of the batch
+    weight: Tensor  # [M]
+
+    def negatives(self) -> Tensor:
+        """Return ``[C, M]`` bool: which rows are present and no positive of the class."""
+        classes = torch.arange(self.scores.shape[0], device=self.label.device)
+        return self.present & (self.label != classes.unsqueeze(-1))
+
+    def numerator_weight(self, pos_numerator: PosNumerator) -> Tensor:
+        """Return ``[M]``: the weight of a row among the positives of its class, 0 if it is none."""
+        counts = self.present & (self.label >= 0)
+        if pos_numerator == "live":
+            counts = counts & self.live
+        return torch.where(counts, self.weight, 0.0)
+
+    def positives(self, columns: Tensor, weight: Tensor) -> Positives:
+        """Return the rows at ``columns``, each with its score in the column of its own class."""
+        class_index = self.label[columns].clamp(min=0)
+        flat = self.scores.reshape(-1)
+        own = flat.gather(0, class_index * self.label.shape[0] + columns)
+        return Positives(torch.where(weight > 0, own, 0.0), class_index, weight)
+
+
+class Subsample(NamedTuple):
+    """Columns of the pool that enter the surrogate, and how many rows each stands for."""
+
+    columns: Tensor  # [K] int64
+    multiplicity: Tensor  # [K], the inverse of the chance to be kept; 0 is padding
+
+
+def make_batch(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    config: PAUCConfig,
+    iid_mask: Tensor | None,
+    sample_weight: Tensor | None,
+    read_values: bool,
+) -> Batch:
+    """Return the checked batch; ``read_values`` allows the checks that look at the data.
+
+    Raises:
+        TypeError: integer logits, or an argument that is no tensor.
+        ValueError: shapes, devices or values that do not fit; names the first offenders.
+    """
+    _check_tensors(logits, targets, queue, iid_mask, sample_weight)
+    targets = targets.reshape(-1)
+    if read_values:
+        _check_targets(targets, logits.shape[1], config.ignore_index)
+        if sample_weight is not None:
+            _check_weights(sample_weight)
+    targets = targets.to(torch.int64)
+    present = targets != config.ignore_index
+    dtype = compute_dtype(logits, queue.scores)
+    ones = torch.ones_like(present)
+    return Batch(
+        # `where`, not a product: nan in an ignored row must reach neither loss nor gradient.
+        logits=torch.where(present.unsqueeze(1), logits.to(dtype), 0.0),
+        targets=targets,
+        iid=ones if iid_mask is None else iid_mask,
+        weight=(ones if sample_weight is None else sample_weight.detach()).to(dtype),
+        present=present,
+    )
+
+
+def make_pool(batch: Batch, queue: QueueState) -> Pool:
+    """Return the pool of a batch and the queue's rows."""
+    dtype, device = batch.logits.dtype, batch.logits.device
+    held = torch.arange(queue.targets.shape[0], device=device) < queue.fill
+    present = torch.cat([batch.present, held])
+    targets = torch.cat([batch.targets, queue.targets])
+    num_classes = batch.logits.shape[1]
+    # Binary: target 1 is the positive of column 0, as target c is of column c otherwise.
+    label = targets - 1 if num_classes == 1 else targets
+    known = present & (label >= 0) & (label < num_classes)
+    return Pool(
+        scores=torch.cat([batch.logits.T, queue.scores.to(dtype)], dim=1),
+        label=torch.where(known, label, -1),
+        present=present,
+        iid=torch.cat([batch.iid, queue.iid]),
+        live=torch.cat([torch.ones_like(batch.present), torch.zeros_like(held)]),
+        weight=torch.cat([batch.weight, queue.weight.to(dtype)]),
+    )
+
+
+def subsample(pool: Pool, max_pool_size: int, step: Tensor) -> Subsample:
+    """Return at most ``max_pool_size`` columns, drawn at random within each target's rows.
+
+    Every observed target keeps a quota, the places that remain are shared out in proportion to its
+    further rows, and within a target each row has the same chance. So the sums over kept rows,
+    each times its multiplicity, are unbiased (Horvitz and Thompson, 1952), and since targets are
+    drawn independently, so are sums over pairs of a positive and a negative.
+
+    The draw is a hash of ``step`` and the column, not a global generator: the same state gives the
+    same draw, on any device and on every rank.
+    """
+    num_strata = max(pool.scores.shape[0], 2)
+    dtype = pool.scores.dtype
+    stratum = torch.where(pool.label >= 0, pool.label, num_strata - 1)  # binary: 1 is negative
+    stratum = torch.where(pool.present, stratum, num_strata)  # absent rows sort last
+    sizes = torch.zeros(num_strata + 1, dtype=torch.int64, device=stratum.device)
+    sizes = sizes.index_add(0, stratum, torch.ones_like(stratum))
+    sizes = torch.where(torch.arange(num_strata + 1, device=sizes.device) < num_strata, sizes, 0)
+    kept = _allocate(sizes, max_pool_size)
+
+    shuffled = _hash(step, pool.label.shape[0], pool.label.device).argsort()
+    order = shuffled[stratum[shuffled].argsort(stable=True)]
+    ordered = stratum[order]
+    start = sizes.cumsum(0) - sizes
+    rank = torch.arange(order.shape[0], device=order.device) - start[ordered]
+    chosen = rank < kept[ordered]
+    # Chosen rows first, in a static number of places.
+    places = (~chosen).to(torch.uint8).argsort(stable=True)[:max_pool_size]
+    columns = order[places]
+    multiplicity = sizes.to(dtype) / kept.clamp(min=1).to(dtype)
+    return Subsample(columns, torch.where(chosen[places], multiplicity[ordered[places]], 0.0))
+
+
+def _allocate(sizes: Tensor, places: int) -> Tensor:
+    """Return how many rows of each stratum are kept: a quota, the rest in proportion."""
+    quota = max(1, places // (2 * (sizes.shape[0] - 1)))
+    base = sizes.clamp(max=quota)
+    further = sizes - base
+    spare = (places - base.sum()).clamp(min=0)
+    share = spare.double() * further.double() / further.sum().clamp(min=1).double()
+    return base + torch.minimum(share.floor().long(), further)
+
+
+def _hash(step: Tensor, count: int, device: torch.device) -> Tensor:
+    """Return ``[count]`` pseudo-random int64, one per column (the mixer of splitmix64)."""
+    x = (
+        torch.arange(1, count + 1, device=device) * -7046029254386353131
+        + step * 2685821657736338717
+    )
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        # Right shifts of int64 carry the sign; masking makes them logical.
+        x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return x ^ ((x >> 31) & ((1 << 33) - 1))
+
+
+def _check_tensors(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    iid_mask: Tensor | None,
+    sample_weight: Tensor | None,
+) -> None:
+    """Raise unless types, shapes and devices fit together; reads no data."""
+    rows = {"targets": targets, "iid_mask": iid_mask, "sample_weight": sample_weight}
+    for name, value in {"logits": logits, **rows}.items():
+        optional = name in ("iid_mask", "sample_weight")
+        if not isinstance(value, Tensor) and not (optional and value is None):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"logits must be [N, C] with C >= 1, got {tuple(logits.shape)}")
+    if targets.dtype.is_complex:
+        raise TypeError(f"targets must be whole numbers, got {targets.dtype}")
+    if iid_mask is not None and iid_mask.dtype != torch.bool:
+        raise TypeError(f"iid_mask must be bool, got {iid_mask.dtype}")
+    if sample_weight is not None and (
+        sample_weight.is_complex() or sample_weight.dtype == torch.bool
+    ):
+        raise TypeError(f"sample_weight must be real numbers, got {sample_weight.dtype}")
+    count = logits.shape[0]
+    for name, value in rows.items():
+        if value is None:
+            continue
+        allowed = [(count,), (count, 1)] if name == "targets" else [(count,)]
+        if tuple(value.shape) not in allowed:
+            shapes = " or ".join(str(list(shape)) for shape in allowed)
+            raise ValueError(
+                f"{name} must be {shapes} for logits {tuple(logits.shape)}, "
+                f"got {tuple(value.shape)}"
+            )
+        if value.device != logits.device:
+            raise ValueError(
+                f"{name} must be on the logits' device {logits.device}, got {value.device}"
+            )
+    if queue.scores.shape[0] != logits.shape[1]:
+        raise ValueError(
+            f"logits must have the queue's {queue.scores.shape[0]} columns, "
+            f"got {tuple(logits.shape)}"
+        )
+    if queue.scores.device != logits.device:
+        raise ValueError(
+            f"the queue must be on the logits' device {logits.device}, got {queue.scores.device}"
+        )
+
+
+def _check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raise unless every target is a class index or ``ignore_index``."""
+    largest = max(num_classes - 1, 1)
+    whole = (
+        targets == targets.to(torch.int64) if targets.is_floating_point() else targets == targets
+    )
+    legal = whole & (((targets >= 0) & (targets <= largest)) | (targets == ignore_index))
+    if not bool(legal.all()):
+        expected = f"whole numbers in 0..{largest} or ignore_index={ignore_index}"
+        raise ValueError(f"targets must be {expected}, got {_offenders(targets, ~legal)}")
+
+
+def _check_weights(sample_weight: Tensor) -> None:
+    """Raise unless every weight is finite and not negative."""
+    bad = ~(sample_weight.isfinite() & (sample_weight >= 0))
+    if bool(bad.any()):
+        raise ValueError(
+            f"sample_weight must be finite and non-negative, got {_offenders(sample_weight, bad)}"
+        )
+
+
+def _offenders(values: Tensor, bad: Tensor) -> str:
+    """Return a few of the bad values with their rows, for an error message."""
+    rows = bad.nonzero().flatten()
+    shown = ", ".join(f"{values[row].item()} in row {int(row)}" for row in rows[:3])
+    return f"{shown} ({len(rows)} such rows)" if len(rows) > 3 else shown

@@ -1,0 +1,159 @@
+"""The memory: a first-in, first-out queue of past rows as a tuple of tensors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pauc.config import check_int
+
+
+class QueueState(NamedTuple):
+    """Everything that changes from one step to the next. ``C`` classes, ``Q`` rows.
+
+    A ring buffer: the slots ``cursor - fill, ..., cursor - 1`` (modulo ``Q``) hold rows, oldest
+    first, and ``cursor`` is where the next row goes. Slots from ``fill`` on are empty.
+    """
+
+    scores: Tensor  # [C, Q] float32 or float64, a row per class so that selection reads in order
+    targets: Tensor  # [Q] int64, class index (binary: 0 or 1)
+    iid: Tensor  # [Q] bool
+    weight: Tensor  # [Q] dtype of scores
+    cursor: Tensor  # [] int64
+    fill: Tensor  # [] int64
+    step: Tensor  # [] int64, how often `enqueue` was called; seeds subsampling
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """Return the dtype of the arithmetic: float64 if any tensor has it, otherwise float32."""
+    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
+    return torch.float64 if wide else torch.float32
+
+
+def init_queue(
+    queue_size: int,
+    num_classes: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> QueueState:
+    """Return an empty queue.
+
+    Args:
+        queue_size: rows that it can hold; 0 is a queue that remembers nothing.
+        num_classes: columns of the logits; 1 is binary.
+        dtype: float32 or float64. A queue that receives float64 rows becomes float64.
+        device: as in :func:`torch.zeros`.
+
+    Raises:
+        TypeError, ValueError: a size that is no integer or out of range, or another dtype.
+    """
+    check_int("queue_size", queue_size, 0)
+    check_int("num_classes", num_classes, 1)
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+
+    def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=device)
+
+    return QueueState(
+        scores=zeros(num_classes, queue_size, dtype=dtype),
+        targets=zeros(queue_size, dtype=torch.int64),
+        iid=zeros(queue_size, dtype=torch.bool),
+        weight=zeros(queue_size, dtype=dtype),
+        cursor=zeros(dtype=torch.int64),
+        fill=zeros(dtype=torch.int64),
+        step=zeros(dtype=torch.int64),
+    )
+
+
+def enqueue(
+    queue: QueueState,
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    iid_mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+) -> QueueState:
+    """Return the queue after a batch's rows have entered, in order; the argument is not changed.
+
+    Rows whose target is ``ignore_index`` and rows with a non-finite logit do not enter. Of a batch
+    with more rows than the queue holds, the newest remain.
+
+    Args:
+        queue: the state before, for ``C`` classes and ``Q`` rows.
+        logits: ``[N, C]``, any floating dtype; stored detached, as float32 or float64.
+        targets: ``[N]``, class indices (binary: 0 or 1) or ``ignore_index``.
+        iid_mask: ``[N]`` bool; None: all rows are iid.
+        sample_weight: ``[N]``, non-negative; None: ones.
+        ignore_index: target of rows to leave out.
+    """
+    size = queue.targets.shape[0]
+    kept = min(logits.shape[0], size)
+    if kept == 0:
+        return queue._replace(step=queue.step + 1)
+
+    dtype = compute_dtype(queue.scores, logits)
+    rows = logits.detach().to(dtype)
+    accepted = (targets != ignore_index) & rows.isfinite().all(dim=1)
+    # A static number of rows is written whatever the mask says, so that a compiled graph stays
+    # whole: rejected rows sort to the front and write back what their slot already holds.
+    newest = accepted.to(torch.uint8).argsort(stable=True)[-kept:]
+    entering = accepted[newest]
+    count = entering.sum()
+    ahead = torch.arange(kept, device=rows.device) - (kept - count)
+    slots = (queue.cursor + ahead) % size
+
+    def write(stored: Tensor, batch: Tensor) -> Tensor:
+        stored = stored.to(batch.dtype)
+        index = slots.expand(*stored.shape[:-1], kept)
+        merged = torch.where(entering, batch[..., newest], stored.gather(-1, index))
+        return stored.scatter(-1, index, merged)
+
+    ones = torch.ones_like(targets)
+    iid = ones if iid_mask is None else iid_mask
+    weight = ones if sample_weight is None else sample_weight.detach()
+    return QueueState(
+        scores=write(queue.scores, rows.T),
+        targets=write(queue.targets, targets.to(torch.int64)),
+        iid=write(queue.iid, iid.to(torch.bool)),
+        weight=write(queue.weight, weight.to(dtype)),
+        cursor=(queue.cursor + count) % size,
+        fill=(queue.fill + count).clamp(max=size),
+        step=queue.step + 1,
+    )
+
+
+def queue_rows(queue: QueueState) -> Tensor:
+    """Return the slots ``[Q]`` in order of age, oldest row first; the empty ones come last."""
+    size = queue.targets.shape[0]
+    age = torch.arange(size, device=queue.targets.device)
+    return (queue.cursor - queue.fill + age) % max(size, 1)
+
+
+def resize_queue(queue: QueueState, queue_size: int) -> QueueState:
+    """Return a queue of another size with the newest rows that fit, in order."""
+    check_int("queue_size", queue_size, 0)
+    size = queue.targets.shape[0]
+    kept = min(size, queue_size)
+    fill = queue.fill.clamp(max=queue_size)
+    age = torch.arange(kept, device=queue.targets.device)
+    slots = (queue.cursor - fill + age) % max(size, 1)
+
+    def move(stored: Tensor) -> Tensor:
+        moved = stored.new_zeros(*stored.shape[:-1], queue_size)
+        moved[..., :kept] = stored[..., slots]
+        return moved
+
+    return QueueState(
+        scores=move(queue.scores),
+        targets=move(queue.targets),
+        iid=move(queue.iid),
+        weight=move(queue.weight),
+        cursor=fill % max(queue_size, 1),
+        fill=fill,
+        step=queue.step,
+    )
