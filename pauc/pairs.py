@@ -20,8 +20,10 @@ from pauc.config import Link
 # (3 + sqrt 8) ** -16 is 6e-13, below what the sums lose to rounding in float64.
 _DEGREE = 16
 _RHO = 3 + math.sqrt(8)
-# Below this many pairs the matrix is faster than the scan.
-_FEW_PAIRS = 1 << 18
+# Where the matrix is faster than the scan (measured on a CPU): few pairs, or not many per score. The
+# bound is linear in the scores, so memory is too.
+_FEW_PAIRS = 1 << 20
+_FEW_PER_SCORE = 64
 
 
 def mean_link(
@@ -43,7 +45,9 @@ def mean_link(
         tau: ``[C]``.
         link: see :class:`pauc.PAUCConfig`.
     """
-    if pos_scores.shape[0] * negatives.shape[-1] <= _FEW_PAIRS:
+    pairs = pos_scores.shape[0] * negatives.shape[-1]
+    scores = pos_scores.shape[0] + 4 * negatives.numel()
+    if pairs <= _FEW_PAIRS + _FEW_PER_SCORE * scores:
         summed = _matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
     else:
         summed = _scan_sum(pos_scores, class_index, negatives, multiplicity, tau, link)

@@ -138,6 +138,8 @@ def resize_queue(queue: QueueState, queue_size: int) -> QueueState:
     """Return a queue of another size with the newest rows that fit, in order."""
     check_int("queue_size", queue_size, 0)
     size = queue.targets.shape[0]
+    if size == queue_size:
+        return queue  # every row in its slot, so that a resumed run adds in the same order
     kept = min(size, queue_size)
     fill = queue.fill.clamp(max=queue_size)
     age = torch.arange(kept, device=queue.targets.device)

@@ -1,0 +1,328 @@
+"""Identities that must hold whatever the numbers: invariances, limits, ignored rows, the queue's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pauc import band_edges, enqueue, init_queue, pairwise_pauc, pauc_loss_fn, pauc_loss_terms
+from pauc.metrics import partial_auc
+
+OPTIONS = [
+    {"surrogate": "trapezoid", "n_knots": 3},
+    {"surrogate": "trapezoid", "tau_scale": "band"},
+    {"surrogate": "pairwise"},
+    {"surrogate": "pairwise", "link": "logistic"},
+    {"surrogate": "pairwise", "gradient_scale": "live", "pos_numerator": "live"},
+    {"surrogate": "trapezoid", "budget_basis": "population", "gradient_scale": "live"},
+]
+
+
+def batch(num_classes, count=60, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    targets = torch.randint(0, max(num_classes, 2), (count,), generator=g)
+    logits = torch.randn(count, num_classes, generator=g, dtype=torch.float64)
+    return logits, targets
+
+
+def filled_queue(num_classes, seed=1):
+    queue = init_queue(80, num_classes, dtype=torch.float64)
+    return enqueue(queue, *batch(num_classes, 70, seed))
+
+
+def value_and_gradient(logits, targets, queue, **options):
+    logits = logits.clone().requires_grad_()
+    loss, _ = pauc_loss_fn(logits, targets, queue, **options)
+    loss.backward()
+    return loss.detach(), logits.grad
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@given(scale=st.floats(1e-3, 1e3), shift=st.floats(-100, 100))
+def test_scale_and_shift_invariance(options, num_classes, scale, shift):
+    options = {"beta": 0.3, **options}
+    logits, targets = batch(num_classes)
+    queue = filled_queue(num_classes)
+    moved = queue._replace(scores=queue.scores * scale + shift)
+    loss, gradient = value_and_gradient(logits, targets, queue, **options)
+    other, moved_gradient = value_and_gradient(logits * scale + shift, targets, moved, **options)
+    # A shift of 100 leaves 1e-14 of absolute precision, divided by a tau that may be 1e-5.
+    assert other.item() == pytest.approx(loss.item(), abs=1e-7)
+    assert torch.allclose(moved_gradient * scale, gradient, atol=1e-7)
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_permutation_of_the_batch(options, num_classes):
+    options = {"beta": 0.3, **options}
+    logits, targets = batch(num_classes)
+    queue = filled_queue(num_classes)
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(5))
+    loss, gradient = value_and_gradient(logits, targets, queue, **options)
+    other, permuted = value_and_gradient(logits[order], targets[order], queue, **options)
+    assert other.item() == pytest.approx(loss.item(), abs=1e-12)
+    assert torch.allclose(permuted, gradient[order], atol=1e-12)
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_ignored_rows_are_as_good_as_absent(options, num_classes):
+    options = {"beta": 0.3, **options}
+    logits, targets = batch(num_classes)
+    queue = filled_queue(num_classes)
+    g = torch.Generator().manual_seed(2)
+    keep = torch.rand(len(targets), generator=g) < 0.6
+    masked = torch.where(keep, targets, -100)
+    spoiled = torch.where(keep.unsqueeze(1), logits, math.nan)
+    weight = torch.rand(len(targets), generator=g, dtype=torch.float64)
+    iid = torch.rand(len(targets), generator=g) < 0.8
+
+    loss, gradient = value_and_gradient(
+        spoiled, masked, queue, sample_weight=weight, iid_mask=iid, **options
+    )
+    expected, expected_gradient = value_and_gradient(
+        logits[keep],
+        targets[keep],
+        queue,
+        sample_weight=weight[keep],
+        iid_mask=iid[keep],
+        **options,
+    )
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+    assert torch.allclose(gradient[keep], expected_gradient, atol=1e-12)
+    assert torch.equal(gradient[~keep], torch.zeros_like(gradient[~keep]))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_weight_two_is_a_row_twice_in_the_numerator(options):
+    if options.get("budget_basis") == "population":
+        pytest.skip("a second positive is a second row of the population")
+    options = {"beta": 0.3, **options}
+    logits, targets = batch(1)
+    queue = filled_queue(1)
+    weight = torch.where(targets == 1, 2.0, 1.0).double()
+    weight[targets.nonzero()[0]] = 0.0
+    loss, _ = pauc_loss_fn(logits, targets, queue, sample_weight=weight, **options)
+    repeats = torch.where(targets == 1, weight, 1.0).long()
+    expected, _ = pauc_loss_fn(
+        logits.repeat_interleave(repeats, 0), targets.repeat_interleave(repeats), queue, **options
+    )
+    if options.get("pos_numerator") != "live":
+        # The queue's positives keep weight 1, so weights of 2 and rows twice agree only there.
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_multi_class_column_equals_binary(surrogate):
+    logits, targets = batch(3)
+    queue = filled_queue(3)
+    options = {"surrogate": surrogate, "beta": 0.3}
+    per_class = pauc_loss_terms(logits, targets, queue, **options).per_class
+    for c in range(3):
+        single = queue._replace(
+            scores=queue.scores[[c]], targets=(queue.targets == c).to(torch.int64)
+        )
+        loss, _ = pauc_loss_fn(logits[:, [c]], (targets == c).to(torch.int64), single, **options)
+        assert per_class[c].item() == pytest.approx(loss.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_queue_rows_count_like_batch_rows(surrogate):
+    logits, targets = batch(1, 90)
+    queue = enqueue(init_queue(64, 1, dtype=torch.float64), logits[60:], targets[60:])
+    options = {"surrogate": surrogate, "beta": 0.2}
+    split, gradient = value_and_gradient(logits[:60], targets[:60], queue, **options)
+    whole, whole_gradient = value_and_gradient(logits, targets, init_queue(0, 1), **options)
+    assert split.item() == pytest.approx(whole.item(), abs=1e-12)
+    assert torch.allclose(gradient, whole_gradient[:60], atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pairwise_at_zero_temperature_is_the_exact_partial_auc(seed):
+    # Band negatives are the ones at descending ranks 0 .. beta (n - 1), so the band that they fill
+    # exactly is one negative wider: its right edge is at (beta (n - 1) + 1) / n.
+    g = torch.Generator().manual_seed(seed)
+    scores = torch.randint(-40, 40, (300,), generator=g).double()
+    targets = (torch.rand(300, generator=g) < 0.2).to(torch.int64)
+    scores += 10.0 * targets
+    n = int((targets == 0).sum())
+    negatives = scores[targets == 0].sort(descending=True).values
+    rank = next(r for r in range(20, n) if negatives[r] > negatives[r + 1])  # no tie across the edge
+    loss, _ = pauc_loss_fn(
+        scores.unsqueeze(1),
+        targets,
+        init_queue(0, 1),
+        surrogate="pairwise",
+        beta=rank / (n - 1),
+        temperature=1e-9,
+    )
+    exact = partial_auc(scores, targets, 0.0, (rank + 1) / n, normalize="width")
+    assert 1 - loss.item() == pytest.approx(exact.item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_trapezoid_at_zero_temperature_is_the_partial_auc(seed):
+    # With a knot at every negative's rank the trapezoid rule integrates the empirical curve that
+    # joins its points (rank / (n - 1), TPR) by straight lines, a tie with a threshold counting half.
+    g = torch.Generator().manual_seed(seed)
+    n = 51
+    negatives = torch.randperm(200, generator=g)[:n].double()
+    positives = torch.randperm(200, generator=g)[:40].double() + 0.5
+    scores = torch.cat([negatives, positives])
+    targets = torch.cat([torch.zeros(n), torch.ones(40)]).to(torch.int64)
+    rank = 20
+    loss, _ = pauc_loss_fn(
+        scores.unsqueeze(1),
+        targets,
+        init_queue(0, 1),
+        beta=rank / (n - 1),
+        n_knots=rank + 1,
+        temperature=1e-9,
+    )
+    descending = negatives.sort(descending=True).values
+    tpr = [(positives > t).double().mean().item() for t in descending[: rank + 1]]
+    area = sum((a + b) / 2 for a, b in zip(tpr, tpr[1:], strict=False)) / rank
+    assert 1 - loss.item() == pytest.approx(area, abs=1e-9)
+
+
+@pytest.mark.parametrize("beta", [0.02, 0.2, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.01])
+def test_stats_pauc_equals_the_metric_on_the_pool(alpha, beta):
+    g = torch.Generator().manual_seed(7)
+    scores = torch.randint(-15, 15, (200, 1), generator=g).double()
+    targets = torch.randint(0, 2, (200,), generator=g)
+    queue = enqueue(init_queue(150, 1, dtype=torch.float64), scores[120:], targets[120:])
+    terms = pauc_loss_terms(
+        scores[:120], targets[:120], queue, alpha=alpha, beta=beta, diagnostics=True
+    )
+    exact = partial_auc(scores[:, 0], targets, alpha, beta, normalize="width")
+    assert terms.stats["pauc"].item() == pytest.approx(exact.item(), abs=1e-12)
+
+
+def test_pairwise_over_the_full_band_is_the_smoothed_auc():
+    logits, targets = batch(1, 200)
+    loss, _ = pauc_loss_fn(
+        logits, targets, init_queue(0, 1), surrogate="pairwise", beta=1.0, tau_scale="unit"
+    )
+    pos, neg = logits[targets == 1, 0], logits[targets == 0, 0]
+    expected = ((pos.unsqueeze(1) - neg) / 0.1).sigmoid().mean()
+    assert 1 - loss.item() == pytest.approx(expected.item(), abs=1e-12)
+    assert pairwise_pauc(pos, neg, torch.tensor(0.1).double()).item() == pytest.approx(
+        expected.item(), abs=1e-9
+    )
+
+
+def test_logistic_is_an_upper_bound_of_the_zero_one_loss_and_does_not_saturate():
+    logits = torch.tensor([[-500.0], [0.0], [1.0]], requires_grad=True)
+    targets = torch.tensor([1, 0, 0])
+    options = {"surrogate": "pairwise", "beta": 1.0, "tau_scale": "unit", "temperature": 1.0}
+    loss, _ = pauc_loss_fn(logits, targets, init_queue(0, 1), link="logistic", **options)
+    loss.backward()
+    assert loss.item() >= 1.0
+    assert logits.grad[0].item() == pytest.approx(-1 / math.log(2))  # the slope of a trailing pair
+
+
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_live_gradient_scale_keeps_value_and_does_not_shrink_with_the_queue(surrogate):
+    # Rows of one distribution: the expected gradient is the same at every queue size under "live",
+    # and N / (N + Q) of it under "pool".
+    g = torch.Generator().manual_seed(0)
+    count, draws = 2000, 6
+
+    def draw(rows):
+        targets = (torch.rand(rows, generator=g) < 0.3).to(torch.int64)
+        return torch.randn(rows, 1, generator=g, dtype=torch.float64), targets
+
+    # alpha above 0, since the largest of n negatives itself grows with n.
+    options = {"surrogate": surrogate, "alpha": 0.05, "beta": 0.3, "temperature": 0.5}
+    norms = {}
+    for size in (0, 1000, 64000):
+        for scale in ("pool", "live"):
+            total = 0.0
+            for _ in range(draws):
+                queue = init_queue(size, 1, dtype=torch.float64)
+                queue = enqueue(queue, *draw(size)) if size else queue
+                logits, targets = draw(count)
+                loss, gradient = value_and_gradient(
+                    logits, targets, queue, gradient_scale=scale, **options
+                )
+                other, _ = pauc_loss_fn(logits, targets, queue, **options)
+                assert loss.item() == pytest.approx(other.item(), abs=1e-12)
+                total += gradient[targets == 1].sum().item() / draws
+            norms[size, scale] = total
+    for size in (1000, 64000):
+        assert norms[size, "live"] == pytest.approx(norms[0, "live"], rel=0.05)
+        assert norms[size, "pool"] == pytest.approx(
+            norms[0, "pool"] * count / (count + size), rel=0.15
+        )
+
+
+def test_gradient_of_the_trapezoid_reaches_positives_only():
+    logits, targets = batch(1)
+    _, gradient = value_and_gradient(logits, targets, filled_queue(1), beta=0.3)
+    assert (gradient[targets == 0] == 0).all()
+    assert (gradient[targets == 1] != 0).any()
+
+
+def test_pairwise_gradient_sums_to_zero_without_a_queue():
+    logits, targets = batch(3)
+    options = {"surrogate": "pairwise", "beta": 0.3}
+    _, gradient = value_and_gradient(logits, targets, init_queue(0, 3), **options)
+    assert torch.allclose(gradient.sum(dim=0), torch.zeros(3).double(), atol=1e-12)
+
+
+def test_non_iid_rows_do_not_move_the_edges():
+    logits, targets = batch(1)
+    hard = torch.full((30, 1), 9.0, dtype=torch.float64)
+    both = torch.cat([logits, hard])
+    targets_both = torch.cat([targets, torch.zeros(30, dtype=torch.int64)])
+    iid = torch.arange(90) < 60
+    plain = pauc_loss_terms(logits, targets, init_queue(0, 1), beta=0.2, diagnostics=True)
+    mined = pauc_loss_terms(
+        both, targets_both, init_queue(0, 1), iid_mask=iid, beta=0.2, diagnostics=True
+    )
+    for name in ("t_alpha", "t_beta", "tau_eff", "ref_count", "band_neg_count"):
+        assert torch.equal(plain.stats[name], mined.stats[name])
+
+
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_inputs_are_not_changed(surrogate):
+    logits, targets = batch(3)
+    queue = filled_queue(3)
+    weight, iid = torch.rand(60, dtype=torch.float64), torch.rand(60) < 0.5
+    arguments = (logits, targets, weight, iid, *queue)
+    copies = [tensor.clone() for tensor in arguments]
+    pauc_loss_fn(
+        logits, targets, queue, sample_weight=weight, iid_mask=iid, surrogate=surrogate, beta=0.3
+    )
+    assert all(torch.equal(a, b) for a, b in zip(arguments, copies, strict=True))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_gradcheck(options):
+    logits, targets = batch(1, 40)
+    queue = filled_queue(1)
+    options = {**options, "beta": 0.3, "gradient_scale": "pool"}  # "live" is no true gradient
+    edges = band_edges(
+        torch.cat([logits[targets == 0, 0], queue.scores[0, :70][queue.targets[:70] == 0]]),
+        torch.ones(int((targets == 0).sum() + (queue.targets[:70] == 0).sum()), dtype=torch.bool),
+        0.0,
+        0.3,
+    )
+    assert edges.t_alpha > edges.t_beta
+    # Only positives move: then edges, scale and band stand still, as the gradient takes them to.
+    if options.get("budget_basis") == "population":
+        pytest.skip("positives move the edges there; covered against the frozen reference")
+    live = logits[targets == 1].clone().requires_grad_()
+
+    def loss(moving):
+        moved = logits.clone()
+        moved[targets == 1] = moving
+        return pauc_loss_fn(moved, targets, queue, **options)[0]
+
+    assert torch.autograd.gradcheck(loss, (live,))

@@ -1,0 +1,104 @@
+"""The linear-memory sums over pairs against the matrix of pairs in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pauc import pairs, pairwise_pauc
+
+SHAPES = {
+    "normal": lambda n, g: torch.randn(n, generator=g, dtype=torch.float64),
+    "ties": lambda n, g: torch.randint(-3, 4, (n,), generator=g).double() / 2,
+    "one far outlier": lambda n, g: torch.cat(
+        [
+            torch.randn(n - 1, generator=g, dtype=torch.float64),
+            torch.tensor([1e4], dtype=torch.float64),
+        ]
+    ),
+    "heavy tails": lambda n, g: torch.randn(n, generator=g, dtype=torch.float64)
+    / torch.randn(n, generator=g, dtype=torch.float64),
+    "far apart": lambda n, g: torch.rand(n, generator=g, dtype=torch.float64).round() * 1e3,
+}
+
+
+def problem(shape, positives, negatives, tau, classes=2):
+    g = torch.Generator().manual_seed(0)
+    x = SHAPES[shape](positives, g).requires_grad_()
+    y = torch.stack([SHAPES[shape](negatives, g) for _ in range(classes)])
+    y = y.sort(dim=-1, descending=True).values
+    counts = torch.randint(0, 3, y.shape, generator=g).double()
+    y[:, -3:], counts[:, -3:] = -math.inf, 0.0  # padding
+    index = torch.randint(0, classes, (positives,), generator=g)
+    return x, index, y.requires_grad_(), counts, torch.full((classes,), tau, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
+@pytest.mark.parametrize("tau", [1e-7, 0.03, 1.0, 1e3])
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_scan_equals_matrix(shape, tau, link):
+    x, index, y, counts, width = problem(shape, 150, 120, tau)
+    weight = torch.linspace(-1, 2, 150, dtype=torch.float64)
+    results = []
+    for total in (pairs._matrix_sum, pairs._scan_sum):
+        value = total(x, index, y, counts, width, link)
+        results.append((value, *torch.autograd.grad((value * weight).sum(), (x, y))))
+    # The series is cut at 6e-13 per pair; a derivative of degree n at the end loses up to n**2, 256.
+    for matrix, scan, tolerance in zip(*results, (1e-11, 1e-8, 1e-8), strict=True):
+        real = matrix.isfinite()  # the gradient of padding is not looked at
+        scale = max(matrix[real].abs().max().item(), 1 / tau * 1e-3, 1.0)
+        assert (matrix - scan)[real].abs().max().item() <= tolerance * scale
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8, 9])
+def test_scan_at_every_small_length(count):
+    x, index, y, counts, width = problem("normal", 5, count + 3, 0.5, classes=1)
+    assert torch.allclose(
+        pairs._scan_sum(x, index, y, counts, width, "sigmoid"),
+        pairs._matrix_sum(x, index, y, counts, width, "sigmoid"),
+        atol=1e-10,
+    )
+
+
+@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
+def test_gradcheck_of_the_scan(link):
+    x, index, y, counts, width = problem("normal", 6, 9, 0.4)
+    y = y.detach()[:, :-3].requires_grad_()
+    counts = counts[:, :-3] + 1
+    assert torch.autograd.gradcheck(
+        lambda x, y: pairs._scan_sum(x, index, y, counts, width, link), (x, y)
+    )
+
+
+def test_large_problem_takes_the_scan_and_equals_the_matrix_in_tiles():
+    g = torch.Generator().manual_seed(1)
+    pos, neg = torch.randn(3000, generator=g) + 1, torch.randn(3000, generator=g)
+    tau = torch.tensor(0.2)
+    assert 3000 * 3000 > pairs._FEW_PAIRS + pairs._FEW_PER_SCORE * 15000
+    tiles = [
+        ((p.double().unsqueeze(1) - neg.double()) / tau.double()).sigmoid().mean(dim=1)
+        for p in pos.split(100)
+    ]
+    expected = torch.cat(tiles).mean()
+    assert abs(pairwise_pauc(pos, neg, tau).double() - expected) < 1e-6  # float32 mean
+
+
+def test_count_not_above():
+    ascending = torch.tensor([[0.0, 1.0, 1.0, 2.0], [-1.0, 5.0, 6.0, 7.0]])
+    queries = torch.tensor([-0.5, 0.0, 1.0, 1.5, 9.0, -2.0, 5.5])
+    index = torch.tensor([0, 0, 0, 0, 0, 1, 1])
+    expected = [0, 1, 3, 3, 4, 0, 2]
+    assert pairs.count_not_above(ascending, queries, index).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "function"),
+    [(pairs._SIGMOID, lambda z: z / (1 + z)), (pairs._SOFTPLUS, torch.log1p)],
+)
+def test_series_is_accurate_on_the_whole_interval(coefficients, function):
+    z = torch.linspace(0, 1, 2001, dtype=torch.float64)
+    k = torch.arange(1, len(coefficients) + 1)
+    series = z.unsqueeze(1) ** k @ torch.tensor(coefficients, dtype=torch.float64)
+    assert (series - function(z)).abs().max() < 1e-12

@@ -1,0 +1,113 @@
+"""max_pool_size: quotas, the cap, and unbiasedness of the capped loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pauc import init_queue, pauc_loss_fn, pauc_loss_terms
+from pauc.pool import Pool, subsample
+
+
+def make_pool(labels, present=None, num_classes=4):
+    labels = torch.tensor(labels)
+    count = len(labels)
+    present = torch.ones(count, dtype=torch.bool) if present is None else present
+    flags = torch.ones(count, dtype=torch.bool)
+    return Pool(
+        torch.randn(num_classes, count), labels, present, flags, flags, torch.ones(count)
+    )
+
+
+@given(
+    labels=st.lists(st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3]), min_size=5, max_size=80),
+    cap=st.integers(4, 60),
+    step=st.integers(0, 2**40),
+    absent=st.sampled_from([0.0, 0.3]),
+)
+def test_quota_cap_and_multiplicity(labels, cap, step, absent):
+    present = torch.rand(len(labels), generator=torch.Generator().manual_seed(step)) >= absent
+    pool = make_pool(labels, present)
+    sample = subsample(pool, cap, torch.tensor(step))
+    real = sample.multiplicity > 0
+    kept = sample.columns[real]
+    assert len(sample.columns) <= cap
+    assert len(set(kept.tolist())) == len(kept)
+    assert present[kept].all()
+    for target in range(4):
+        size = int(((pool.label == target) & present).sum())
+        mine = pool.label[kept] == target
+        count = int(mine.sum())
+        assert count >= min(size, max(1, cap // 8))
+        # The kept rows stand for all of them.
+        assert sample.multiplicity[real][mine].sum().item() == pytest.approx(size, rel=1e-5)
+    if present.sum() <= cap:
+        assert len(kept) == present.sum()
+
+
+def test_every_row_of_a_target_has_the_same_chance():
+    pool = make_pool([0] * 20 + [1] * 5)
+    hits = torch.zeros(25)
+    draws = 4000
+    for step in range(draws):
+        sample = subsample(pool, 10, torch.tensor(step))
+        hits[sample.columns[sample.multiplicity > 0]] += 1
+    for rows in (hits[:20], hits[20:]):
+        chance = rows.mean() / draws
+        error = (chance * (1 - chance) / draws).sqrt()
+        assert ((rows / draws - chance).abs() < 5 * error).all()
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"surrogate": "trapezoid"},
+        {"surrogate": "pairwise"},
+        {"surrogate": "pairwise", "link": "logistic", "pos_numerator": "live"},
+    ],
+    ids=str,
+)
+def test_the_capped_loss_is_an_unbiased_estimate(options, num_classes):
+    g = torch.Generator().manual_seed(0)
+    count, draws = 120, 1500
+    targets = (torch.rand(count, generator=g) < 0.25).long()
+    if num_classes == 3:
+        targets = torch.randint(0, 3, (count,), generator=g)
+    logits = torch.randn(count, num_classes, generator=g, dtype=torch.float64)
+    weight = torch.rand(count, generator=g, dtype=torch.float64)
+    options = {"beta": 0.3, "temperature": 0.5, **options}
+
+    def loss_and_gradient(step, **more):
+        queue = init_queue(0, num_classes)._replace(step=torch.tensor(step))
+        attached = logits.clone().requires_grad_()
+        loss, _ = pauc_loss_fn(attached, targets, queue, sample_weight=weight, **options, **more)
+        loss.backward()
+        return torch.cat([loss.detach().reshape(1), attached.grad.flatten()])
+
+    expected = loss_and_gradient(0)
+    capped = torch.stack([loss_and_gradient(step, max_pool_size=40) for step in range(draws)])
+    error = capped.std(dim=0) / draws**0.5
+    assert error[0] > 0
+    assert ((capped.mean(dim=0) - expected).abs() <= 5 * error + 1e-12).all()
+
+
+def test_edges_and_scale_see_the_full_pool():
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(500, 1, generator=g)
+    targets = (torch.rand(500, generator=g) < 0.02).long()
+    full = pauc_loss_terms(logits, targets, init_queue(0, 1), beta=0.05, diagnostics=True)
+    capped = pauc_loss_terms(
+        logits, targets, init_queue(0, 1), beta=0.05, diagnostics=True, max_pool_size=50
+    )
+    for name in ("t_alpha", "t_beta", "tau_eff", "pauc", "ref_count", "band_neg_count"):
+        assert torch.equal(full.stats[name], capped.stats[name])
+
+
+def test_a_cap_that_is_not_reached_changes_nothing():
+    logits, targets = torch.randn(50, 3), torch.randint(0, 3, (50,))
+    plain, _ = pauc_loss_fn(logits, targets, init_queue(20, 3), beta=0.3)
+    capped, _ = pauc_loss_fn(logits, targets, init_queue(20, 3), beta=0.3, max_pool_size=50)
+    assert capped.item() == pytest.approx(plain.item(), abs=1e-6)
