@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from pauc.band import Band
 from pauc.config import PAUCConfig
 from pauc.pairs import count_not_above
 from pauc.pool import Pool
-from pauc.selection import BandEdges, in_band, masked_top, top_depth
+from pauc.selection import masked_top, top_depth
 from pauc.surrogates import Positives, class_mean
 
 
@@ -46,9 +47,7 @@ def empirical_pauc(
 
 def diagnose(
     pool: Pool,
-    reference: Tensor,
-    edges: BandEdges,
-    tau: Tensor,
+    band: Band,
     variance: Tensor,
     valid: Tensor,
     config: PAUCConfig,
@@ -62,23 +61,22 @@ def diagnose(
     ``grad_pos_count`` (live positives). Always: ``ref_count`` (size of the reference set).
     """
     negative = pool.negatives()
-    band = in_band(pool.scores, edges)
-    band_neg_count = (negative & pool.iid & band).sum(dim=-1)
+    band_neg_count = (negative & pool.iid & band.contains(pool.scores)).sum(dim=-1)
     grad_pos_count = (pool.present & pool.live & ~negative).sum(dim=-1)
     columns = torch.arange(pool.label.shape[0], device=pool.label.device)
     positives = pool.positives(columns, pool.numerator_weight(config.pos_numerator))
-    pauc = empirical_pauc(positives, pool.scores, reference, config.alpha, config.beta)
+    pauc = empirical_pauc(positives, pool.scores, band.reference, config.alpha, config.beta)
     measured = {
-        "t_alpha": edges.t_alpha,
-        "t_beta": edges.t_beta,
-        "tau_eff": tau,
+        "t_alpha": band.edges.t_alpha,
+        "t_beta": band.edges.t_beta,
+        "tau_eff": band.tau,
         "pauc_var": variance.detach(),
         "pauc": pauc,
     }
     stats = {name: torch.where(valid, value, math.nan) for name, value in measured.items()}
     stats["band_neg_count"] = torch.where(valid, band_neg_count, 0)
     stats["grad_pos_count"] = torch.where(valid, grad_pos_count, 0)
-    stats["ref_count"] = reference.sum(dim=-1)
+    stats["ref_count"] = band.ref_count
     return stats
 
 

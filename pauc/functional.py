@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from pauc.band import Band, make_band
 from pauc.config import PAUCConfig, PAUCOptions, make_config
 from pauc.diagnostics import diagnose
 from pauc.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
 from pauc.queue import QueueState, enqueue
-from pauc.selection import BandEdges, band_edges, in_band, robust_scale
 from pauc.surrogates import (
     Positives,
     class_mean,
@@ -36,16 +36,6 @@ class PAUCTerms(NamedTuple):
     ref_count: Tensor  # [C] int64, size of the reference set
     stats: dict[str, Tensor]  # [C] each; empty unless asked for
     queue: QueueState
-
-
-class _Reference(NamedTuple):
-    """What the reference rows fix before any gradient is taken; all detached."""
-
-    mask: Tensor  # [C, M] the reference set
-    edges: BandEdges
-    tau: Tensor  # [C], 1 where undefined
-    defined: Tensor  # [C] bool: iid negatives and dispersion are there
-    degenerate: Tensor  # [C] bool
 
 
 def pauc_loss_fn(
@@ -118,7 +108,7 @@ def pauc_loss_terms(
     read_values = validate_args and not torch.compiler.is_compiling()
     batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, read_values)
     pool = make_pool(batch, queue)
-    reference = _reference(pool, config)
+    band = make_band(pool, config)
     sample = _sample(pool, queue, config)
 
     positives, pos_total = _positives(pool, sample, config, read_values)
@@ -126,14 +116,12 @@ def pauc_loss_terms(
     has_positives = pos_total > 0
     divisor = torch.where(has_positives, pos_total, 1.0)
     if config.surrogate == "trapezoid":
-        valid = has_positives & reference.defined
-        knots = torch.where(reference.defined.unsqueeze(-1), reference.edges.knots, 0.0)
-        contribution = trapezoid_contributions(positives, knots, reference.tau)
+        valid = has_positives & band.defined
+        knots = torch.where(band.defined.unsqueeze(-1), band.edges.knots, 0.0)
+        contribution = trapezoid_contributions(positives, knots, band.tau)
     else:
-        contribution, has_negatives = _pairwise(
-            positives, pool, sample, reference, config, read_values
-        )
-        valid = has_positives & reference.defined & has_negatives
+        contribution, has_negatives = _pairwise(positives, pool, sample, band, config, read_values)
+        valid = has_positives & band.defined & has_negatives
     pauc = class_mean(contribution, positives, num_classes, divisor)
 
     loss, per_class, valid = _reduce(pauc, valid, batch, config)
@@ -142,9 +130,7 @@ def pauc_loss_terms(
         variance = class_mean(
             (contribution - pauc[positives.class_index]) ** 2, positives, num_classes, divisor
         )
-        stats = diagnose(
-            pool, reference.mask, reference.edges, reference.tau, variance, valid, config
-        )
+        stats = diagnose(pool, band, variance, valid, config)
     new_queue = enqueue(
         queue,
         logits,
@@ -153,33 +139,7 @@ def pauc_loss_terms(
         sample_weight=sample_weight,
         ignore_index=config.ignore_index,
     )
-    ref_count = reference.mask.sum(dim=-1)
-    return PAUCTerms(loss, per_class, valid, reference.degenerate, ref_count, stats, new_queue)
-
-
-def _reference(pool: Pool, config: PAUCConfig) -> _Reference:
-    """Return edges and temperature, which positives and their gradient do not enter."""
-    iid = (pool.present & pool.iid).expand_as(pool.scores)
-    iid_negatives = iid & pool.negatives()
-    mask = iid_negatives if config.budget_basis == "fpr" else iid
-    scores = pool.scores.detach()
-    edges = band_edges(
-        scores,
-        mask,
-        config.alpha,
-        config.beta,
-        n_knots=config.n_knots if config.surrogate == "trapezoid" else 2,
-        interpolation=config.quantile_interpolation,
-    )
-    scale = robust_scale(
-        scores, mask, config.tau_scale, edges=edges, interpolation=config.quantile_interpolation
-    )
-    present = iid_negatives.any(dim=-1)
-    tau = config.temperature * scale
-    # A nan scale (no rows, or nan among them) is not degenerate: the step says so itself.
-    degenerate = present & (tau <= torch.finfo(tau.dtype).tiny)
-    defined = present & (tau > torch.finfo(tau.dtype).tiny)
-    return _Reference(mask, edges, torch.where(defined, tau, 1.0), defined, degenerate)
+    return PAUCTerms(loss, per_class, valid, band.degenerate, band.ref_count, stats, new_queue)
 
 
 def _sample(pool: Pool, queue: QueueState, config: PAUCConfig) -> Subsample | None:
@@ -224,13 +184,13 @@ def _pairwise(
     positives: Positives,
     pool: Pool,
     sample: Subsample | None,
-    reference: _Reference,
+    band: Band,
     config: PAUCConfig,
     read_values: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return each positive's mean link over its band negatives, and which classes have any."""
     scores = pool.scores
-    members = pool.negatives() & in_band(scores, reference.edges)
+    members = pool.negatives() & band.contains(scores)
     count = members.sum(dim=-1)
     factor = None
     if config.gradient_scale == "live":
@@ -247,7 +207,7 @@ def _pairwise(
         scores,
         members,
         count.clamp(min=1).to(scores.dtype),
-        reference.tau,
+        band.tau,
         config.link,
         capacity=max(capacity, 1),
         multiplicity=multiplicity,

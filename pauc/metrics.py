@@ -262,7 +262,7 @@ def _check_rates(rates: float | Sequence[float] | Tensor, name: str) -> tuple[Te
         ) from error
     if isinstance(rates, bool) or given.dtype == torch.bool or given.is_complex():
         raise TypeError(f"{name} must hold real numbers, got {rates!r}")
-    exact = given.detach().double()
+    exact = given.double()
     wrong = exact[~((exact >= 0) & (exact <= 1))]  # so written, nan is wrong
     if wrong.numel():
         raise ValueError(f"{name} must be in [0, 1], got {wrong[:5].tolist()}")

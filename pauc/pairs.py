@@ -20,8 +20,8 @@ from pauc.config import Link
 # (3 + sqrt 8) ** -16 is 6e-13, below what the sums lose to rounding in float64.
 _DEGREE = 16
 _RHO = 3 + math.sqrt(8)
-# Where the matrix is faster than the scan (measured on a CPU): few pairs, or not many per score. The
-# bound is linear in the scores, so memory is too.
+# Where the matrix is faster than the scan, measured on a CPU: few pairs, or not many per score.
+# The bound is linear in the scores, so memory is too.
 _FEW_PAIRS = 1 << 20
 _FEW_PER_SCORE = 64
 
@@ -85,7 +85,8 @@ def _matrix_sum(
     u = (pos_scores.unsqueeze(-1) - rows) / width.unsqueeze(-1)
     if link == "sigmoid":
         return (u.sigmoid() * counts).sum(dim=-1)
-    return ((1 - torch.nn.functional.softplus(-u) / math.log(2)) * counts).sum(dim=-1)
+    # logsigmoid and not softplus, which drops the logarithm from 20 on.
+    return ((1 + torch.nn.functional.logsigmoid(u) / math.log(2)) * counts).sum(dim=-1)
 
 
 def _scan_sum(

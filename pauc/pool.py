@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pauc.config import PAUCConfig, PosNumerator
-from pauc.queue import QueueState, compute_dtype
+from pauc.queue import QueueState, compute_dtype, init_queue
 from pauc.surrogates import Positives
 
 
@@ -34,8 +34,10 @@ class Pool(NamedTuple):
 
     def negatives(self) -> Tensor:
         """Return ``[C, M]`` bool: which rows are present and no positive of the class."""
-        classes = torch.arange(self.scores.shape[0], device=self.label.device)
-        return self.present & (self.label != classes.unsqueeze(-1))
+        # All present rows, then one entry a row is changed: cheaper than C comparisons a row.
+        everywhere = self.present.repeat(self.scores.shape[0], 1)
+        in_own_class = (self.present & (self.label < 0)).unsqueeze(0)
+        return everywhere.scatter(0, self.label.clamp(min=0).unsqueeze(0), in_own_class)
 
     def numerator_weight(self, pos_numerator: PosNumerator) -> Tensor:
         """Return ``[M]``: the weight of a row among the positives of its class, 0 if it is none."""
@@ -97,6 +99,9 @@ def make_batch(
 def make_pool(batch: Batch, queue: QueueState) -> Pool:
     """Return the pool of a batch and the queue's rows."""
     dtype, device = batch.logits.dtype, batch.logits.device
+    if batch.targets.shape[0] + queue.targets.shape[0] == 0:
+        # One empty slot, so that nothing further down meets a dimension of size 0.
+        queue = init_queue(1, batch.logits.shape[1], dtype=dtype, device=device)
     held = torch.arange(queue.targets.shape[0], device=device) < queue.fill
     present = torch.cat([batch.present, held])
     targets = torch.cat([batch.targets, queue.targets])

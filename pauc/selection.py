@@ -39,6 +39,7 @@ def band_edges(
     *,
     n_knots: int = 2,
     interpolation: Interpolation = "higher",
+    count: Tensor | None = None,
 ) -> BandEdges:
     """Return the score thresholds of the FPR band ``[alpha, beta]``, detached.
 
@@ -51,6 +52,7 @@ def band_edges(
         alpha, beta: the band as fractions, ``0 <= alpha < beta <= 1``.
         n_knots: thresholds to return, at least 2.
         interpolation: between order statistics, as in :func:`torch.quantile`.
+        count: ``mask.sum(-1)`` where the caller has it already.
 
     Returns:
         Thresholds in the dtype of ``scores``; nan for a class without reference rows.
@@ -63,7 +65,7 @@ def band_edges(
     check_choice("interpolation", interpolation, _INTERPOLATIONS)
     _check_mask(scores, mask)
     inner = [alpha + (beta - alpha) * k / (n_knots - 1) for k in range(1, n_knots - 1)]
-    knots = _quantiles(scores.detach(), mask, [alpha, *inner, beta], interpolation)
+    knots = _quantiles(scores.detach(), mask, [alpha, *inner, beta], interpolation, count)
     return BandEdges(t_alpha=knots[..., 0], t_beta=knots[..., -1], knots=knots)
 
 
@@ -74,6 +76,7 @@ def robust_scale(
     *,
     edges: BandEdges | None = None,
     interpolation: Interpolation = "higher",
+    count: Tensor | None = None,
 ) -> Tensor:
     """Return the dispersion of the reference scores, the unit of the temperature, detached.
 
@@ -83,7 +86,7 @@ def robust_scale(
         kind: ``"iqr"``: the 75 % minus the 25 % quantile; ``"band"``: ``t_alpha - t_beta`` of
             ``edges``; ``"unit"``: 1.
         edges: needed for ``"band"`` only.
-        interpolation: of the quartiles, as in :func:`band_edges`.
+        interpolation, count: of the quartiles, as in :func:`band_edges`.
 
     Returns:
         ``[]`` or ``[C]``; exactly 0 where the spread is within rounding of its two quantiles, nan
@@ -98,7 +101,8 @@ def robust_scale(
     if kind == "unit":
         return scores.new_ones(scores.shape[:-1])
     if kind == "iqr":
-        upper, lower = _quantiles(scores.detach(), mask, [0.25, 0.75], interpolation).unbind(-1)
+        quartiles = _quantiles(scores.detach(), mask, [0.25, 0.75], interpolation, count)
+        upper, lower = quartiles.unbind(-1)
     elif edges is None:
         raise ValueError('robust_scale(kind="band") needs edges=band_edges(...), got None')
     else:
@@ -109,15 +113,9 @@ def robust_scale(
     return torch.where(spread <= rounding, 0.0, spread)
 
 
-def in_band(scores: Tensor, edges: BandEdges) -> Tensor:
-    """Return bool, shape of ``scores``: which lie in the band, its edges included."""
-    scores = scores.detach()
-    return (scores >= edges.t_beta.unsqueeze(-1)) & (scores <= edges.t_alpha.unsqueeze(-1))
-
-
 def masked_top(scores: Tensor, mask: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return values and columns of the ``k`` largest masked scores, descending, -inf as padding."""
-    top = scores.detach().masked_fill(~mask, -math.inf).topk(k, dim=-1)
+    top = torch.where(mask, scores.detach(), -math.inf).topk(k, dim=-1)
     return top.values, top.indices
 
 
@@ -135,17 +133,21 @@ def _check_mask(scores: Tensor, mask: Tensor) -> None:
 
 
 def _quantiles(
-    scores: Tensor, mask: Tensor, levels: list[float], interpolation: Interpolation
+    scores: Tensor,
+    mask: Tensor,
+    levels: list[float],
+    interpolation: Interpolation,
+    count: Tensor | None,
 ) -> Tensor:
     """Return the scores ``[..., L]`` at the FPR ``levels``, which ascend."""
     if scores.shape[-1] == 0:
         return scores.new_full((*scores.shape[:-1], len(levels)), math.nan)
     columns = scores.shape[-1]
-    count = mask.sum(dim=-1, keepdim=True)
+    count = (mask.sum(dim=-1) if count is None else count).unsqueeze(-1)
     last = (count - 1).clamp(min=0)
     # Positions count downwards from the largest score: FPR q is q (n - 1) rows below it. float64,
     # since float32 would move the position itself from about 10 million rows on.
-    position = torch.cat([level * last.double() for level in levels], dim=-1)
+    position = torch.tensor(levels, dtype=torch.float64, device=scores.device) * last
     above, below = position.floor().long(), position.ceil().long()
 
     if top_depth(levels[-1], columns) <= _SHALLOW * columns or len(levels) > _FEW_LEVELS:
@@ -187,7 +189,8 @@ def _select(
     else:
         first, second = last - below, last - above
         place = columns - 1 - math.ceil(level * (columns - 1))
-    padding = torch.where(absent_rank <= place - first, near, far).to(scores.dtype)
+    near_count = (place - first).to(absent_rank.dtype)
+    padding = torch.where(absent_rank <= near_count, near, far).to(scores.dtype)
     k = min(place + 2, columns)
     extreme = torch.where(mask, scores, padding).topk(k, largest=from_top, sorted=False).values
     deepest = extreme.topk(min(2, k), largest=not from_top).values  # ranks place + 1 and place

@@ -102,8 +102,8 @@ def round_to(scores: list[float], dtype: str) -> list[float]:
 
 @st.composite
 def both_edges(draw):
-    """Levels in 64ths, which never round, or in 1000ths, which do."""
-    parts = draw(st.sampled_from([64, 1000]))
+    """Levels in quarters (the rank is often a whole or a half), 64ths, or 1000ths, which round."""
+    parts = draw(st.sampled_from([64, 4, 1000]))
     low = draw(st.integers(0, parts - 1))
     high = draw(st.integers(low + 1, parts))
     return {"alpha": low / parts, "beta": high / parts}
@@ -204,17 +204,18 @@ def batches(draw, num_classes: int, dtype: str, ignore_index: int, poisonable: b
 
 
 @st.composite
-def problems(draw, dtypes=tuple(DTYPES), poisonable: bool = True):
+def problems(draw, dtypes=tuple(DTYPES), poisonable: bool = True, min_batches=1, min_queue=0):
     """1 to 4 batches in sequence, with the options of a loss; the queue is small enough to wrap."""
     num_classes = draw(st.integers(1, 4))
     dtype = draw(st.sampled_from(dtypes))
     chosen = draw(options())
     ignore_index = chosen.get("ignore_index", -100)
     batch = batches(num_classes, dtype, ignore_index, poisonable)
+    steps = draw(st.integers(min_batches, 4))
     return Problem(
         num_classes,
-        draw(st.integers(0, MAX_QUEUE)),
+        draw(st.integers(min_queue, MAX_QUEUE)),
         dtype,
         chosen,
-        draw(st.lists(batch, min_size=1, max_size=4)),
+        draw(st.lists(batch, min_size=steps, max_size=steps)),
     )

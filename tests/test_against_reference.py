@@ -245,13 +245,21 @@ def test_module_equals_the_reference(problem):
 # --- gradients ---
 
 
+FINITE = {"dtypes": ("float64",), "poisonable": False}
+
+
 @st.composite
-def gradient_problems(draw):
-    """float64 and finite. "live" comes without weights: the contract counts rows there."""
-    problem = draw(problems(dtypes=("float64",), poisonable=False))
-    if problem.options.get("gradient_scale") == "live":
-        return problem._replace(batches=[b._replace(weight=None) for b in problem.batches])
-    return problem
+def live_scale_problems(draw):
+    """gradient_scale="live" beside a queue; without weights, as the contract counts rows."""
+    problem = draw(problems(**FINITE, min_batches=2, min_queue=4))
+    unweighted = [batch._replace(weight=None) for batch in problem.batches]
+    options = {**problem.options, "gradient_scale": "live"}
+    return problem._replace(batches=unweighted, options=options)
+
+
+def pool_scale(problem: Problem) -> Problem:
+    others = {k: v for k, v in problem.options.items() if k != "gradient_scale"}
+    return problem._replace(options=others)
 
 
 def queue_before_last(problem: Problem) -> tuple[pauc.QueueState, list[Row]]:
@@ -272,8 +280,17 @@ def total_loss(terms) -> torch.Tensor:
 
 @example(NOTHING_PAIRWISE)
 @example(FAR_APART)
-@given(gradient_problems())
+@given(problems(**FINITE).map(pool_scale))
 def test_gradient_equals_finite_differences(problem):
+    check_gradient(problem)
+
+
+@given(live_scale_problems())
+def test_live_gradient_scale_equals_finite_differences(problem):
+    check_gradient(problem)
+
+
+def check_gradient(problem: Problem) -> None:
     batch = problem.batches[-1]
     state, queue = queue_before_last(problem)
     args, keywords = reference_arguments(problem, batch, queue)

@@ -1,8 +1,9 @@
-"""Identities that must hold whatever the numbers: invariances, limits, ignored rows, the queue's."""
+"""Identities that must hold whatever the numbers: invariances, limits, ignored rows."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -152,7 +153,9 @@ def test_pairwise_at_zero_temperature_is_the_exact_partial_auc(seed):
     scores += 10.0 * targets
     n = int((targets == 0).sum())
     negatives = scores[targets == 0].sort(descending=True).values
-    rank = next(r for r in range(20, n) if negatives[r] > negatives[r + 1])  # no tie across the edge
+    rank = next(
+        r for r in range(20, n) if negatives[r] > negatives[r + 1]
+    )  # no tie across the edge
     loss, _ = pauc_loss_fn(
         scores.unsqueeze(1),
         targets,
@@ -168,7 +171,7 @@ def test_pairwise_at_zero_temperature_is_the_exact_partial_auc(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_trapezoid_at_zero_temperature_is_the_partial_auc(seed):
     # With a knot at every negative's rank the trapezoid rule integrates the empirical curve that
-    # joins its points (rank / (n - 1), TPR) by straight lines, a tie with a threshold counting half.
+    # joins its points (rank / (n - 1), TPR) by straight lines.
     g = torch.Generator().manual_seed(seed)
     n = 51
     negatives = torch.randperm(200, generator=g)[:n].double()
@@ -186,7 +189,7 @@ def test_trapezoid_at_zero_temperature_is_the_partial_auc(seed):
     )
     descending = negatives.sort(descending=True).values
     tpr = [(positives > t).double().mean().item() for t in descending[: rank + 1]]
-    area = sum((a + b) / 2 for a, b in zip(tpr, tpr[1:], strict=False)) / rank
+    area = sum((a + b) / 2 for a, b in pairwise(tpr)) / rank
     assert 1 - loss.item() == pytest.approx(area, abs=1e-9)
 
 

@@ -413,7 +413,7 @@ def test_targets_of_any_real_dtype(dtype: torch.dtype) -> None:
     assert everything(scores, targets.to(dtype)) == everything(scores, targets)
 
 
-@pytest.mark.parametrize("name", ["bool", "int8", "uint16", "uint64", "float8_e4m3fn"])
+@pytest.mark.parametrize("name", ["bool", "int8", "float8_e4m3fn"])
 def test_scores_of_rarer_dtypes(name: str) -> None:
     scores, targets = torch.tensor([1.0, 0, 1, 1, 0, 0]), torch.tensor([0, 1, 1, 1, 0, 0])
     assert everything(scores.to(getattr(torch, name)), targets) == everything(scores, targets)

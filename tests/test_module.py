@@ -129,7 +129,7 @@ def test_checkpoint_of_another_size_keeps_the_newest():
 def test_checkpoint_of_another_num_classes_is_refused_and_changes_nothing():
     module = PAUCAtBudgetLoss(2, queue_size=4)
     before = copy.deepcopy(module.state_dict())
-    with pytest.raises(RuntimeError, match="3 classes.*num_classes=2"):
+    with pytest.raises(RuntimeError, match=r"3 classes.*num_classes=2"):
         module.load_state_dict(PAUCAtBudgetLoss(3, queue_size=4).state_dict())
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
 
@@ -254,7 +254,9 @@ def test_starvation_warns_once_the_queue_is_full_and_names_a_size_that_does():
     assert len(found) == 1
     assert "band starvation" in found[0]
     size = int(re.search(r"queue_size=(\d+)", found[0]).group(1))
-    assert messages(PAUCAtBudgetLoss(1, queue_size=size, beta=0.01), logits, targets, steps=40) == []
+    assert (
+        messages(PAUCAtBudgetLoss(1, queue_size=size, beta=0.01), logits, targets, steps=40) == []
+    )
     smaller = PAUCAtBudgetLoss(1, queue_size=size - 60, beta=0.01)
     assert len(messages(smaller, logits, targets, steps=40)) == 1
 

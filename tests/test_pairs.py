@@ -18,8 +18,10 @@ SHAPES = {
             torch.tensor([1e4], dtype=torch.float64),
         ]
     ),
-    "heavy tails": lambda n, g: torch.randn(n, generator=g, dtype=torch.float64)
-    / torch.randn(n, generator=g, dtype=torch.float64),
+    "heavy tails": lambda n, g: (
+        torch.randn(n, generator=g, dtype=torch.float64)
+        / torch.randn(n, generator=g, dtype=torch.float64)
+    ),
     "far apart": lambda n, g: torch.rand(n, generator=g, dtype=torch.float64).round() * 1e3,
 }
 
@@ -45,7 +47,7 @@ def test_scan_equals_matrix(shape, tau, link):
     for total in (pairs._matrix_sum, pairs._scan_sum):
         value = total(x, index, y, counts, width, link)
         results.append((value, *torch.autograd.grad((value * weight).sum(), (x, y))))
-    # The series is cut at 6e-13 per pair; a derivative of degree n at the end loses up to n**2, 256.
+    # The series is cut at 6e-13 per pair; its derivative loses up to degree**2 = 256.
     for matrix, scan, tolerance in zip(*results, (1e-11, 1e-8, 1e-8), strict=True):
         real = matrix.isfinite()  # the gradient of padding is not looked at
         scale = max(matrix[real].abs().max().item(), 1 / tau * 1e-3, 1.0)
@@ -76,7 +78,7 @@ def test_large_problem_takes_the_scan_and_equals_the_matrix_in_tiles():
     g = torch.Generator().manual_seed(1)
     pos, neg = torch.randn(3000, generator=g) + 1, torch.randn(3000, generator=g)
     tau = torch.tensor(0.2)
-    assert 3000 * 3000 > pairs._FEW_PAIRS + pairs._FEW_PER_SCORE * 15000
+    assert pairs._FEW_PAIRS + pairs._FEW_PER_SCORE * 15000 < 3000 * 3000
     tiles = [
         ((p.double().unsqueeze(1) - neg.double()) / tau.double()).sigmoid().mean(dim=1)
         for p in pos.split(100)

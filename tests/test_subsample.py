@@ -16,9 +16,7 @@ def make_pool(labels, present=None, num_classes=4):
     count = len(labels)
     present = torch.ones(count, dtype=torch.bool) if present is None else present
     flags = torch.ones(count, dtype=torch.bool)
-    return Pool(
-        torch.randn(num_classes, count), labels, present, flags, flags, torch.ones(count)
-    )
+    return Pool(torch.randn(num_classes, count), labels, present, flags, flags, torch.ones(count))
 
 
 @given(

@@ -201,7 +201,7 @@ def test_value_checks_can_be_turned_off(entry):
 
 
 def test_cap_below_the_number_of_classes():
-    with pytest.raises(ValueError, match="max_pool_size.*3, got 2"):
+    with pytest.raises(ValueError, match=r"max_pool_size.*3, got 2"):
         pauc_loss_fn(X, Y, init_queue(0, 3), max_pool_size=2)
 
 
