@@ -1,15 +1,17 @@
 """BCE against BCE plus partial AUC, on one real table: how much aspen at a few false alarms?
 
-The same MLP is trained twice on covertype (data/README.md): same first weights, same batches, same
-optimizer, same number of steps. Only the loss differs. The result is a table of TPR at low FPR on
-held-out rows and a picture of both ROC curves, FPR on a log axis.
+The same MLP is trained twice on covertype (data/README.md): same first weights, batches, optimizer
+and number of steps; only the loss differs. Out come a table and a picture of both ROC curves.
 
     pip install -e ".[examples]"
-    python examples/quickstart.py                # under 3 minutes on 2 CPU cores, no download
-    python examples/quickstart.py --quick        # under 20 seconds; too short to compare losses
+    python examples/quickstart.py                # about a minute on 2 CPU cores, no download
+    python examples/quickstart.py --quick        # a few seconds; too short to compare losses
     python examples/quickstart.py --defaults     # also the loss's own defaults, alone: they lose
 
-Every choice (band, weight, best epoch) is made on the validation rows; the test rows only report.
+Band, weight and best epoch are chosen on validation rows; test rows only report. TPR at 0.5 % FPR,
+seeds 0, 1, 2: BCE 0.766, 0.762, 0.778; both 0.815, 0.825, 0.815. With --epochs 40, seeds 0 and 1:
+0.846, 0.844 and 0.880, 0.880. Steps are equal, time is not: beside so small a model the loss makes
+a step 2.5 times as long, and in 35 s BCE alone gets further (40 epochs) than both (20 epochs).
 """
 
 from __future__ import annotations
@@ -156,6 +158,10 @@ def main() -> None:
         scores[name] = score(model, data.test)
 
     print_table(scores, data.test.targets)
+    if args.quick:
+        print("\nOne epoch of few rows only shows that everything runs; it compares nothing.")
+    elif not args.defaults:
+        print("\nThe loss's own defaults, without BCE, lose to BCE by far: --defaults shows it.")
     draw(scores, data.test.targets, args.out)
     print(f"\nPicture: {args.out} ({time.perf_counter() - started:.0f} s in all)")
 

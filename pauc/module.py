@@ -234,7 +234,7 @@ class PAUCAtBudgetLoss(nn.Module):
         enough = math.ceil(_STARVED / width / share) - batch_rows
         self._warn_once(
             "starved",
-            f"band starvation: {smallest} reference rows put {smallest * width:.1f} in the band "
+            f"band starvation: {smallest} reference rows put {smallest * width:.3g} in the band "
             f"[{self.config.alpha}, {self.config.beta}], fewer than {_STARVED}, so that its edges "
             f"are noise. Cure: queue_size={enough} or more",
         )

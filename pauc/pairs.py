@@ -20,10 +20,11 @@ from pauc.config import Link
 # (3 + sqrt 8) ** -16 is 6e-13, below what the sums lose to rounding in float64.
 _DEGREE = 16
 _RHO = 3 + math.sqrt(8)
+_BLOCK = 32  # of the scan
 # Where the matrix is faster than the scan, measured on a CPU: few pairs, or not many per score.
 # The bound is linear in the scores, so memory is too.
 _FEW_PAIRS = 1 << 20
-_FEW_PER_SCORE = 64
+_FEW_PER_SCORE = 32
 
 
 def mean_link(
@@ -46,7 +47,7 @@ def mean_link(
         link: see :class:`pauc.PAUCConfig`.
     """
     pairs = pos_scores.shape[0] * negatives.shape[-1]
-    scores = pos_scores.shape[0] + 4 * negatives.numel()
+    scores = pos_scores.shape[0] + 8 * negatives.numel()
     if pairs <= _FEW_PAIRS + _FEW_PER_SCORE * scores:
         summed = _matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
     else:
@@ -114,8 +115,9 @@ def _scan_sum(
     below, above = (at_most - 1).clamp(min=0), at_most.clamp(max=columns - 1)
     decay_below = torch.where(has_below, x - y[class_index, below], 0.0)
     decay_above = torch.where(has_above, y[class_index, above] - x, 0.0)
-    sums_below = _decayed_sums(y, counts)[class_index, below] * has_below.unsqueeze(-1)
-    sums_above = _decayed_sums(-y.flip(-1), counts.flip(-1)).flip(1)[class_index, above]
+    values = counts.unsqueeze(-1).expand(-1, -1, _DEGREE)
+    sums_below = _decayed_sums(y, values)[class_index, below] * has_below.unsqueeze(-1)
+    sums_above = _decayed_sums(-y.flip(-1), values.flip(1)).flip(1)[class_index, above]
     sums_above = sums_above * has_above.unsqueeze(-1)
 
     coefficients = y.new_tensor(_SIGMOID if link == "sigmoid" else _SOFTPLUS)
@@ -138,17 +140,37 @@ def _powers(distance: Tensor) -> Tensor:
     return torch.exp(-k * distance.unsqueeze(-1))
 
 
-def _decayed_sums(y: Tensor, counts: Tensor) -> Tensor:
-    """Return ``[C, B, degree]``: ``sum over l <= j of counts_l exp(-k (y_j - y_l))``, y ascending.
+def _decayed_sums(y: Tensor, values: Tensor) -> Tensor:
+    """Return ``[C, B, degree]``: ``sum over l <= j of values_l exp(-k (y_j - y_l))``, y ascending.
 
-    A scan by doubling: after each pass an entry has summed twice as many predecessors. Every term
-    is positive and every exponent negative, so nothing overflows and nothing cancels.
+    A scan in linear time: by doubling within blocks, by itself over the blocks' last entries, whose
+    sums are then carried into the following blocks. Every exponent is negative, so nothing
+    overflows, and terms of one sign are added, so nothing cancels.
     """
-    sums = counts.unsqueeze(-1).expand(*counts.shape, _DEGREE)
+    columns = y.shape[-1]
+    if columns <= _BLOCK:
+        return _scan_by_doubling(y, values)
+    blocks = -(-columns // _BLOCK)
+    padding = blocks * _BLOCK - columns
+    end = y[:, -1:].expand(-1, padding)
+    y_blocks = torch.cat([y, end], dim=1).unflatten(1, (blocks, _BLOCK))
+    values = torch.nn.functional.pad(values, (0, 0, 0, padding)).unflatten(1, (blocks, _BLOCK))
+    within = _scan_by_doubling(y_blocks, values)
+    carry = _decayed_sums(y_blocks[:, :, -1], within[:, :, -1])[:, :-1].unsqueeze(2)
+    distance = y_blocks[:, 1:] - y_blocks[:, :-1, -1:]
+    carried = within[:, 1:] + carry * _powers(distance)
+    return torch.cat([within[:, :1], carried], dim=1).flatten(1, 2)[:, :columns]
+
+
+def _scan_by_doubling(y: Tensor, sums: Tensor) -> Tensor:
+    """Return the decayed sums over the last two dimensions of ``y`` ``[..., B]``.
+
+    After each pass an entry has summed twice as many predecessors.
+    """
     reach = 1
     while reach < y.shape[-1]:
-        carried = sums[:, :-reach] * _powers(y[:, reach:] - y[:, :-reach])
-        sums = torch.cat([sums[:, :reach], sums[:, reach:] + carried], dim=1)
+        carried = sums[..., :-reach, :] * _powers(y[..., reach:] - y[..., :-reach])
+        sums = torch.cat([sums[..., :reach, :], sums[..., reach:, :] + carried], dim=-2)
         reach *= 2
     return sums
 

@@ -54,8 +54,8 @@ def test_scan_equals_matrix(shape, tau, link):
         assert (matrix - scan)[real].abs().max().item() <= tolerance * scale
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8, 9])
-def test_scan_at_every_small_length(count):
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 28, 29, 30, 61, 62, 1021, 1022])
+def test_scan_at_the_lengths_of_its_blocks(count):
     x, index, y, counts, width = problem("normal", 5, count + 3, 0.5, classes=1)
     assert torch.allclose(
         pairs._scan_sum(x, index, y, counts, width, "sigmoid"),
@@ -78,7 +78,7 @@ def test_large_problem_takes_the_scan_and_equals_the_matrix_in_tiles():
     g = torch.Generator().manual_seed(1)
     pos, neg = torch.randn(3000, generator=g) + 1, torch.randn(3000, generator=g)
     tau = torch.tensor(0.2)
-    assert pairs._FEW_PAIRS + pairs._FEW_PER_SCORE * 15000 < 3000 * 3000
+    assert pairs._FEW_PAIRS + pairs._FEW_PER_SCORE * 27000 < 3000 * 3000
     tiles = [
         ((p.double().unsqueeze(1) - neg.double()) / tau.double()).sigmoid().mean(dim=1)
         for p in pos.split(100)
