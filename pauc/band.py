@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pauc.config import PAUCConfig
 from pauc.pool import Pool
-from pauc.selection import BandEdges, band_edges, robust_scale
+from pauc.selection import BandEdges, band_edges, count_mask, robust_scale
 
 
 class Band(NamedTuple):
@@ -28,14 +28,14 @@ class Band(NamedTuple):
         return (scores >= edges.t_beta.unsqueeze(-1)) & (scores <= edges.t_alpha.unsqueeze(-1))
 
 
-def make_band(pool: Pool, config: PAUCConfig) -> Band:
-    """Return the band that ``config`` asks for in the pool's scores."""
+def make_band(pool: Pool, config: PAUCConfig, read_values: bool) -> Band:
+    """Return the band that ``config`` asks for; ``read_values`` as in :func:`count_mask`."""
     iid = (pool.present & pool.iid).expand_as(pool.scores)
     iid_negatives = iid & pool.negatives()
-    negative_count = iid_negatives.sum(dim=-1)
+    negative_count = count_mask(iid_negatives, read_values=read_values)
     reference, count = iid_negatives, negative_count
     if config.budget_basis == "population":
-        reference, count = iid, iid.sum(dim=-1)
+        reference, count = iid, count_mask(iid, read_values=read_values)
     edges = band_edges(
         pool.scores,
         reference,
@@ -54,10 +54,10 @@ def make_band(pool: Pool, config: PAUCConfig) -> Band:
         count=count,
     )
     tau = config.temperature * scale
-    present, spread = negative_count > 0, tau > torch.finfo(tau.dtype).tiny
+    present, spread = negative_count.per_class > 0, tau > torch.finfo(tau.dtype).tiny
     return Band(
         reference=reference,
-        ref_count=count,
+        ref_count=count.per_class,
         edges=edges,
         tau=torch.where(present & spread, tau, 1.0),
         defined=present & spread,

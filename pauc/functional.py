@@ -11,13 +11,13 @@ from torch import Tensor
 from pauc.band import Band, make_band
 from pauc.config import PAUCConfig, PAUCOptions, make_config
 from pauc.diagnostics import diagnose
+from pauc.pairs import mean_link
 from pauc.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
 from pauc.queue import QueueState, enqueue
 from pauc.surrogates import (
     Positives,
     class_mean,
     class_sum,
-    pairwise_contributions,
     scale_gradient,
     trapezoid_contributions,
 )
@@ -108,7 +108,7 @@ def pauc_loss_terms(
     read_values = validate_args and not torch.compiler.is_compiling()
     batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, read_values)
     pool = make_pool(batch, queue)
-    band = make_band(pool, config)
+    band = make_band(pool, config, read_values)
     sample = _sample(pool, queue, config)
 
     positives, pos_total = _positives(pool, sample, config, read_values)
@@ -189,31 +189,40 @@ def _pairwise(
     read_values: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return each positive's mean link over its band negatives, and which classes have any."""
-    scores = pool.scores
-    members = pool.negatives() & band.contains(scores)
+    members = pool.negatives() & band.contains(pool.scores)
     count = members.sum(dim=-1)
     factor = None
     if config.gradient_scale == "live":
-        factor = _live_factor(count, (members & pool.live).sum(dim=-1)).to(scores.dtype)
-    multiplicity = None
+        factor = _live_factor(count, (members & pool.live).sum(dim=-1)).unsqueeze(-1)
     if sample is not None:
-        scores, members = scores[:, sample.columns], members[:, sample.columns]
-        members = members & (sample.multiplicity > 0)
-        multiplicity = sample.multiplicity
-    # Data decides how many negatives the band has. Where it may not be read, all might be in it.
-    capacity = int(members.sum(dim=-1).max()) if read_values else members.shape[-1]
-    contribution = pairwise_contributions(
-        positives,
-        scores,
-        members,
-        count.clamp(min=1).to(scores.dtype),
-        band.tau,
-        config.link,
-        capacity=max(capacity, 1),
-        multiplicity=multiplicity,
-        live_factor=factor,
-    )
+        scores, members = pool.scores[:, sample.columns], members[:, sample.columns]
+        counts = members * sample.multiplicity
+    elif read_values:
+        columns, counts = _columns_of(members, count)
+        scores, counts = pool.scores.gather(1, columns), counts.to(pool.scores.dtype)
+    else:
+        # How many negatives the band has is for the data to say; where it may not be read, all.
+        scores, counts = pool.scores, members.to(pool.scores.dtype)
+    scores = torch.where(counts > 0, scores, 0.0)
+    if factor is not None:
+        scores = scale_gradient(scores, factor.to(scores.dtype))
+    total = count.clamp(min=1).to(scores.dtype)
+    contribution = mean_link(*positives[:2], scores, counts, total, band.tau, config.link)
     return contribution, count > 0
+
+
+def _columns_of(members: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the columns ``[C, B]`` of each class's members and which of those are real.
+
+    ``B`` is the largest ``count``; padding names column 0.
+    """
+    class_index, column = members.nonzero(as_tuple=True)
+    start = count.cumsum(0) - count
+    place = torch.arange(len(column), device=column.device) - start[class_index]
+    shape = (members.shape[0], int(count.max()))
+    columns = column.new_zeros(shape).index_put((class_index, place), column)
+    real = torch.arange(shape[1], device=column.device) < count.unsqueeze(-1)
+    return columns, real
 
 
 def _live_factor(total: Tensor, live: Tensor) -> Tensor:

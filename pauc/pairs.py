@@ -40,8 +40,9 @@ def mean_link(
 
     Args:
         pos_scores: ``[P]``, with ``class_index`` ``[P]`` into the rows of ``negatives``.
-        negatives: ``[C, B]``, each row in descending order, padded with -inf at its end.
-        multiplicity: ``[C, B]``, how many rows a negative stands for; 0 for padding.
+        negatives: ``[C, B]``, in any order.
+        multiplicity: ``[C, B]``, how many rows a negative stands for; 0 for padding, whose value
+            is not looked at.
         total: ``[C]``, what the sum over negatives is divided by.
         tau: ``[C]``.
         link: see :class:`pauc.PAUCConfig`.
@@ -82,7 +83,9 @@ def _matrix_sum(
     if negatives.shape[0] == 1:  # broadcasting spares the gather
         rows, counts, width = negatives, multiplicity, tau
     else:
-        rows, counts, width = negatives[class_index], multiplicity[class_index], tau[class_index]
+        # index_select and not indexing, whose backward pass is several times slower.
+        rows = negatives.index_select(0, class_index)
+        counts, width = multiplicity[class_index], tau[class_index]
     u = (pos_scores.unsqueeze(-1) - rows) / width.unsqueeze(-1)
     if link == "sigmoid":
         return (u.sigmoid() * counts).sum(dim=-1)
@@ -99,13 +102,13 @@ def _scan_sum(
     link: Link,
 ) -> Tensor:
     """Return ``[P]``, the sums over negatives from sums of exponentials, in float64."""
-    counts = multiplicity.flip(-1).double()
-    # Padding (-inf) takes the place of the lowest real score, where its zero count is harmless.
-    real = negatives > -math.inf
+    # Padding takes the place of the lowest real score, where its zero count is harmless.
+    real = multiplicity > 0
     lowest = torch.where(real, negatives, math.inf).amin(dim=-1, keepdim=True)
     origin = torch.where(lowest.isfinite(), lowest, 0.0).detach()
+    ascending, order = torch.where(real, negatives, origin).sort(dim=-1)
+    counts = multiplicity.double().gather(-1, order)
     width = tau.double().unsqueeze(-1)
-    ascending = torch.where(real, negatives, origin).flip(-1)
     y = (ascending.double() - origin.double()) / width
     x = (pos_scores.double() - origin.double()[class_index, 0]) / width[class_index, 0]
 
@@ -153,9 +156,9 @@ def _decayed_sums(y: Tensor, values: Tensor) -> Tensor:
     blocks = -(-columns // _BLOCK)
     padding = blocks * _BLOCK - columns
     end = y[:, -1:].expand(-1, padding)
-    y_blocks = torch.cat([y, end], dim=1).unflatten(1, (blocks, _BLOCK))
-    values = torch.nn.functional.pad(values, (0, 0, 0, padding)).unflatten(1, (blocks, _BLOCK))
-    within = _scan_by_doubling(y_blocks, values)
+    y_blocks = torch.cat([y, end], dim=1).reshape(-1, blocks, _BLOCK)
+    values = torch.nn.functional.pad(values, (0, 0, 0, padding))
+    within = _scan_by_doubling(y_blocks, values.reshape(-1, blocks, _BLOCK, _DEGREE))
     carry = _decayed_sums(y_blocks[:, :, -1], within[:, :, -1])[:, :-1].unsqueeze(2)
     distance = y_blocks[:, 1:] - y_blocks[:, :-1, -1:]
     carried = within[:, 1:] + carry * _powers(distance)

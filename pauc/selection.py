@@ -31,6 +31,27 @@ class BandEdges(NamedTuple):
     knots: Tensor  # scores at K evenly spaced FPRs from alpha to beta, in descending order
 
 
+class MaskCount(NamedTuple):
+    """How many entries of a mask count, as exactly as the caller knows it."""
+
+    per_class: Tensor  # [] or [C] int64
+    least: int  # a bound on the smallest of them; 0 is always true
+    most: int  # a bound on the largest of them; the number of columns is always true
+
+
+def count_mask(mask: Tensor, *, read_values: bool = False) -> MaskCount:
+    """Count a mask ``[M]`` or ``[C, M]``.
+
+    ``read_values`` makes the bounds exact, so that selection does less work; it costs a host
+    synchronisation, and shapes then depend on data.
+    """
+    per_class = mask.sum(dim=-1)
+    if not read_values:
+        return MaskCount(per_class, least=0, most=mask.shape[-1])
+    least, most = torch.stack(per_class.aminmax()).tolist()
+    return MaskCount(per_class, least, most)
+
+
 def band_edges(
     scores: Tensor,
     mask: Tensor,
@@ -39,7 +60,7 @@ def band_edges(
     *,
     n_knots: int = 2,
     interpolation: Interpolation = "higher",
-    count: Tensor | None = None,
+    count: MaskCount | None = None,
 ) -> BandEdges:
     """Return the score thresholds of the FPR band ``[alpha, beta]``, detached.
 
@@ -52,7 +73,7 @@ def band_edges(
         alpha, beta: the band as fractions, ``0 <= alpha < beta <= 1``.
         n_knots: thresholds to return, at least 2.
         interpolation: between order statistics, as in :func:`torch.quantile`.
-        count: ``mask.sum(-1)`` where the caller has it already.
+        count: from :func:`count_mask`, where the caller has it already.
 
     Returns:
         Thresholds in the dtype of ``scores``; nan for a class without reference rows.
@@ -76,7 +97,7 @@ def robust_scale(
     *,
     edges: BandEdges | None = None,
     interpolation: Interpolation = "higher",
-    count: Tensor | None = None,
+    count: MaskCount | None = None,
 ) -> Tensor:
     """Return the dispersion of the reference scores, the unit of the temperature, detached.
 
@@ -119,9 +140,9 @@ def masked_top(scores: Tensor, mask: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top.values, top.indices
 
 
-def top_depth(level: float, columns: int) -> int:
-    """Return how many of the largest scores reach FPR ``level``'s neighbours in any mask."""
-    return min(columns, math.floor(level * (columns - 1)) + 2)
+def top_depth(level: float, count: int) -> int:
+    """Return how many of the largest of up to ``count`` scores reach FPR ``level``'s neighbours."""
+    return min(max(count, 1), math.floor(level * max(count - 1, 0)) + 2)
 
 
 def _check_mask(scores: Tensor, mask: Tensor) -> None:
@@ -137,66 +158,50 @@ def _quantiles(
     mask: Tensor,
     levels: list[float],
     interpolation: Interpolation,
-    count: Tensor | None,
+    count: MaskCount | None,
 ) -> Tensor:
     """Return the scores ``[..., L]`` at the FPR ``levels``, which ascend."""
     if scores.shape[-1] == 0:
         return scores.new_full((*scores.shape[:-1], len(levels)), math.nan)
-    columns = scores.shape[-1]
-    count = (mask.sum(dim=-1) if count is None else count).unsqueeze(-1)
-    last = (count - 1).clamp(min=0)
+    count = count_mask(mask) if count is None else count
+    last = (count.per_class.unsqueeze(-1) - 1).clamp(min=0)
     # Positions count downwards from the largest score: FPR q is q (n - 1) rows below it. float64,
     # since float32 would move the position itself from about 10 million rows on.
     position = torch.tensor(levels, dtype=torch.float64, device=scores.device) * last
     above, below = position.floor().long(), position.ceil().long()
 
-    if top_depth(levels[-1], columns) <= _SHALLOW * columns or len(levels) > _FEW_LEVELS:
-        values, _ = masked_top(scores, mask, top_depth(levels[-1], columns))
+    deepest = top_depth(levels[-1], count.most)
+    if deepest <= _SHALLOW * count.most or len(levels) > _FEW_LEVELS:
+        values, _ = masked_top(scores, mask, deepest)
         high, low = values.gather(-1, above), values.gather(-1, below)
     else:
-        absent_rank = (~mask).cumsum(dim=-1, dtype=torch.int32)
         pairs = [
-            _select(scores, mask, absent_rank, level, above[..., [i]], below[..., [i]], last)
+            _select(scores, mask, count, level, above[..., [i]], below[..., [i]])
             for i, level in enumerate(levels)
         ]
         high = torch.cat([pair[0] for pair in pairs], dim=-1)
         low = torch.cat([pair[1] for pair in pairs], dim=-1)
     quantile = _interpolate(high, low, position, last, interpolation)
-    return torch.where(count > 0, quantile, math.nan)
+    return torch.where(count.per_class.unsqueeze(-1) > 0, quantile, math.nan)
 
 
 def _select(
-    scores: Tensor,
-    mask: Tensor,
-    absent_rank: Tensor,
-    level: float,
-    above: Tensor,
-    below: Tensor,
-    last: Tensor,
+    scores: Tensor, mask: Tensor, count: MaskCount, level: float, above: Tensor, below: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the scores at descending ranks ``above`` and ``below``, each ``[..., 1]``.
 
-    The ranks differ by class since the mask does, while `topk` wants one k. So some of the absent
-    entries are placed beyond the near end, as many as bring the wanted rank of every class to the
-    same place, and the others beyond the far end.
+    Classes have masks of different sizes, so the ranks differ by class. Only the ranks that some
+    class may want are put in order, of the entries that reach down to the deepest of them.
     """
-    columns = scores.shape[-1]
-    from_top = level <= 0.5  # the nearer end is the cheaper one
-    near, far = (math.inf, -math.inf) if from_top else (-math.inf, math.inf)
-    if from_top:
-        first, second = above, below
-        place = math.floor(level * (columns - 1))
-    else:
-        first, second = last - below, last - above
-        place = columns - 1 - math.ceil(level * (columns - 1))
-    near_count = (place - first).to(absent_rank.dtype)
-    padding = torch.where(absent_rank <= near_count, near, far).to(scores.dtype)
-    k = min(place + 2, columns)
-    extreme = torch.where(mask, scores, padding).topk(k, largest=from_top, sorted=False).values
-    deepest = extreme.topk(min(2, k), largest=not from_top).values  # ranks place + 1 and place
-    first_value = deepest[..., -1:]
-    second_value = torch.where(second > first, deepest[..., :1], first_value)
-    return (first_value, second_value) if from_top else (second_value, first_value)
+    if level > 0.5:  # the other end is nearer
+        last = (count.per_class.unsqueeze(-1) - 1).clamp(min=0)
+        low, high = _select(-scores, mask, count, 1 - level, last - below, last - above)
+        return -high, -low
+    depth = top_depth(level, count.most)
+    shallowest = max(0, math.floor(level * (count.least - 1)) - 1)  # 1 for rounding in 1 - level
+    entries = torch.where(mask, scores, -math.inf).topk(depth, dim=-1, sorted=False).values
+    ordered = entries.topk(depth - shallowest, dim=-1, largest=False).values  # deepest first
+    return ordered.gather(-1, depth - 1 - above), ordered.gather(-1, depth - 1 - below)
 
 
 def _interpolate(

@@ -6,7 +6,6 @@ of one class. So positives travel flat, with the class that each belongs to, and
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from pauc.config import Link, check_choice
 from pauc.pairs import mean_link
-from pauc.selection import masked_top
 
 
 class Positives(NamedTuple):
@@ -115,10 +113,11 @@ def pairwise_pauc(
                 f"got {tuple(neg_mask.shape)}"
             )
         in_band = neg_mask.reshape(classes, -1)
-    total = in_band.sum(dim=-1).to(scores.dtype)
-    contribution = pairwise_contributions(
-        positives, scores, in_band, total, tau.reshape(-1), link, capacity=scores.shape[-1]
-    )
+    counts = in_band.to(scores.dtype)
+    total = counts.sum(dim=-1)
+    # Out of reach of nan: an entry that does not count is never looked at.
+    scores = torch.where(in_band, scores, 0.0)
+    contribution = mean_link(*positives[:2], scores, counts, total, tau.reshape(-1), link)
     return class_mean(contribution, positives, classes).reshape(tau.shape)
 
 
@@ -129,41 +128,6 @@ def trapezoid_contributions(positives: Positives, knots: Tensor, tau: Tensor) ->
     soft = torch.sigmoid(offset / tau[index].unsqueeze(-1))
     ends = (soft[:, 0] + soft[:, -1]) / 2
     return (ends + soft[:, 1:-1].sum(dim=-1)) / (knots.shape[-1] - 1)
-
-
-def pairwise_contributions(
-    positives: Positives,
-    scores: Tensor,
-    in_band: Tensor,
-    total: Tensor,
-    tau: Tensor,
-    link: Link,
-    *,
-    capacity: int,
-    multiplicity: Tensor | None = None,
-    live_factor: Tensor | None = None,
-) -> Tensor:
-    """Return ``[P]``: each positive's mean link over the negatives in the band of its class.
-
-    Args:
-        positives: of all classes.
-        scores, in_band: ``[C, M]``; at most ``capacity`` entries of a row are in the band.
-        total: ``[C]``, number of negatives in the band, what the sum is divided by.
-        tau: ``[C]``.
-        link: see :class:`pauc.PAUCConfig`.
-        capacity: static bound, so that a compiled graph has no shape that depends on data.
-        multiplicity: ``[M]``, how many rows a column stands for; None: 1.
-        live_factor: ``[C]``, factor on the negatives' gradient; None: 1.
-    """
-    values, columns = masked_top(scores, in_band, capacity)
-    real = values > -math.inf
-    negatives = torch.where(real, scores.gather(-1, columns), values)
-    if live_factor is not None:
-        negatives = scale_gradient(negatives, live_factor.unsqueeze(-1))
-    counts = real.to(scores.dtype)
-    if multiplicity is not None:
-        counts = counts * multiplicity[columns]
-    return mean_link(positives.scores, positives.class_index, negatives, counts, total, tau, link)
 
 
 def class_sum(values: Tensor, class_index: Tensor, num_classes: int) -> Tensor:
