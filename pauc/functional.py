@@ -207,7 +207,9 @@ def _pairwise(
     if factor is not None:
         scores = scale_gradient(scores, factor.to(scores.dtype))
     total = count.clamp(min=1).to(scores.dtype)
-    contribution = mean_link(*positives[:2], scores, counts, total, band.tau, config.link)
+    contribution = mean_link(
+        positives.scores, positives.class_index, scores, counts, total, band.tau, config.link
+    )
     return contribution, count > 0
 
 

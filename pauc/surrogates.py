@@ -117,7 +117,9 @@ def pairwise_pauc(
     total = counts.sum(dim=-1)
     # Out of reach of nan: an entry that does not count is never looked at.
     scores = torch.where(in_band, scores, 0.0)
-    contribution = mean_link(*positives[:2], scores, counts, total, tau.reshape(-1), link)
+    contribution = mean_link(
+        positives.scores, positives.class_index, scores, counts, total, tau.reshape(-1), link
+    )
     return class_mean(contribution, positives, classes).reshape(tau.shape)
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pauc import init_queue, pauc_loss_fn, pauc_loss_terms
+from pauc import enqueue, init_queue, pauc_loss_fn, pauc_loss_terms
 from pauc.pool import Pool, subsample
 
 
@@ -65,6 +65,7 @@ def test_every_row_of_a_target_has_the_same_chance():
         {"surrogate": "trapezoid"},
         {"surrogate": "pairwise"},
         {"surrogate": "pairwise", "link": "logistic", "pos_numerator": "live"},
+        {"surrogate": "pairwise", "gradient_scale": "live"},
     ],
     ids=str,
 )
@@ -78,10 +79,19 @@ def test_the_capped_loss_is_an_unbiased_estimate(options, num_classes):
     weight = torch.rand(count, generator=g, dtype=torch.float64)
     options = {"beta": 0.3, "temperature": 0.5, **options}
 
+    held = enqueue(
+        init_queue(50, num_classes, dtype=torch.float64),
+        logits[70:],
+        targets[70:],
+        sample_weight=weight[70:],
+    )
+
     def loss_and_gradient(step, **more):
-        queue = init_queue(0, num_classes)._replace(step=torch.tensor(step))
-        attached = logits.clone().requires_grad_()
-        loss, _ = pauc_loss_fn(attached, targets, queue, sample_weight=weight, **options, **more)
+        queue = held._replace(step=torch.tensor(step))
+        attached = logits[:70].clone().requires_grad_()
+        loss, _ = pauc_loss_fn(
+            attached, targets[:70], queue, sample_weight=weight[:70], **options, **more
+        )
         loss.backward()
         return torch.cat([loss.detach().reshape(1), attached.grad.flatten()])
 
