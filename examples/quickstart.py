@@ -39,7 +39,6 @@ BUDGET = 0.005  # of the negatives, at most this share may raise an alarm
 FPRS = (0.001, 0.005, 0.01)
 BATCH_SIZE = 1024
 BAND = 0.03  # wider than the budget: 0.005 of a batch is 5 rows, too few to carry a gradient
-WEIGHT = 10.0  # of the partial AUC beside BCE
 # Okabe-Ito colours, and a dash each: told apart by colour-blind readers and in grey print.
 LINES = (("#0072B2", "--"), ("#D55E00", "-"), ("#009E73", ":"))
 
@@ -52,9 +51,10 @@ def bce(logits: Tensor, targets: Tensor) -> Tensor:
 
 def bce_plus_pauc() -> Loss:
     """BCE holds the scale and the bulk of the scores; the partial AUC works on their top."""
-    pauc_loss = PAUCAtBudgetLoss(
+    return PAUCAtBudgetLoss(
         1,
         beta=BAND,
+        bce_weight=0.1,
         surrogate="pairwise",
         link="logistic",  # still pulls at positives that are far below the band
         gradient_scale="live",  # so that a long queue does not shrink the gradient
@@ -62,11 +62,6 @@ def bce_plus_pauc() -> Loss:
         temperature=1.0,
         queue_size=16_384,  # some 270 positives to compare with; a batch brings 17
     )
-
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        return bce(logits, targets) + WEIGHT * pauc_loss(logits, targets)
-
-    return loss
 
 
 @torch.no_grad()

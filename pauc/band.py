@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from pauc.config import PAUCConfig
 from pauc.pool import Pool
@@ -26,6 +28,36 @@ class Band(NamedTuple):
         """Return ``[C, M]`` bool: which scores lie between the edges, edges included."""
         scores, edges = scores.detach(), self.edges
         return (scores >= edges.t_beta.unsqueeze(-1)) & (scores <= edges.t_alpha.unsqueeze(-1))
+
+
+def attach_knots(pool: Pool, band: Band, config: PAUCConfig) -> Tensor:
+    """Return the knots ``[C, K]`` of a defined band, unchanged, with a gradient to the batch.
+
+    The smooth quantile ``t`` of FPR ``q`` solves ``mean_j sigmoid((s_j - t) / tau) = q``. By the
+    implicit function theorem it moves with row ``j`` in proportion to the logistic density at
+    ``(s_j - t) / tau``, and with all rows together by as much as they do. That equation has no root
+    at FPR 0 and 1. There the knot is an extreme, whose smooth form is the log-sum-exp, and its rows
+    share the movement by softmax.
+
+    With ``gradient_scale="live"`` only the batch's rows share it, otherwise all of the pool do.
+    """
+    mask = band.reference & pool.live if config.gradient_scale == "live" else band.reference
+    fixed = pool.scores.detach()
+    moving = pool.scores - fixed
+    knots = []
+    for k, knot in enumerate(band.edges.knots.unbind(-1)):
+        u = (fixed - knot.unsqueeze(-1)) / band.tau.unsqueeze(-1)
+        if k == 0 and config.alpha == 0:
+            log_share = u
+        elif k == config.n_knots - 1 and config.beta == 1:
+            log_share = -u
+        else:
+            log_share = logsigmoid(u) + logsigmoid(-u)
+        share = torch.where(mask, log_share, -math.inf).softmax(dim=-1)
+        # No reference row among those that share: the knot stands still.
+        share = torch.where(mask.any(dim=-1, keepdim=True), share, 0.0)
+        knots.append(knot + (share * moving).sum(dim=-1))
+    return torch.stack(knots, dim=-1)
 
 
 def make_band(pool: Pool, config: PAUCConfig, read_values: bool) -> Band:

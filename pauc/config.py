@@ -14,6 +14,7 @@ Reduction = Literal["mean", "sum", "none"]
 Interpolation = Literal["linear", "lower", "higher", "nearest", "midpoint"]
 Link = Literal["sigmoid", "logistic"]
 GradientScale = Literal["pool", "live"]
+EdgeGradient = Literal["detached", "implicit"]
 
 
 class PAUCConfig(NamedTuple):
@@ -43,6 +44,11 @@ class PAUCConfig(NamedTuple):
         gradient_scale: ``"pool"`` is the plain gradient, in which a live row counts as one of all
             pool rows; ``"live"`` scales each side by (rows in the pool) / (live rows), so that the
             expected gradient does not shrink as the queue grows. The loss value is the same.
+        edge_gradient: trapezoid only. ``"detached"`` holds the thresholds fixed in the gradient;
+            ``"implicit"`` lets each move with the reference rows near it, so that raising every
+            score at once gains nothing. The loss value is the same.
+        bce_weight: factor of a binary cross-entropy over the batch that is added to the loss, one
+            class against the rest and averaged over classes; 0 leaves it out.
     """
 
     alpha: float = 0.0
@@ -59,6 +65,8 @@ class PAUCConfig(NamedTuple):
     max_pool_size: int | None = None
     link: Link = "sigmoid"
     gradient_scale: GradientScale = "pool"
+    edge_gradient: EdgeGradient = "detached"
+    bce_weight: float = 0.0
 
 
 class PAUCOptions(TypedDict, total=False):
@@ -78,6 +86,8 @@ class PAUCOptions(TypedDict, total=False):
     max_pool_size: int | None
     link: Link
     gradient_scale: GradientScale
+    edge_gradient: EdgeGradient
+    bce_weight: float
 
 
 _CHOICES = {
@@ -89,6 +99,7 @@ _CHOICES = {
     "quantile_interpolation": get_args(Interpolation),
     "link": get_args(Link),
     "gradient_scale": get_args(GradientScale),
+    "edge_gradient": get_args(EdgeGradient),
 }
 
 
@@ -147,6 +158,9 @@ def make_config(options: dict[str, Any] | PAUCOptions) -> PAUCConfig:
     check_real("temperature", config.temperature)
     if config.temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {config.temperature!r}")
+    check_real("bce_weight", config.bce_weight)
+    if config.bce_weight < 0:
+        raise ValueError(f"bce_weight must not be negative, got {config.bce_weight!r}")
     if config.max_pool_size is not None:
         check_int("max_pool_size", config.max_pool_size, 2)
     return config

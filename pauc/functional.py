@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from pauc.band import Band, make_band
+from pauc.band import Band, attach_knots, make_band
 from pauc.config import PAUCConfig, PAUCOptions, make_config
 from pauc.diagnostics import diagnose
 from pauc.pairs import mean_link
@@ -117,7 +117,10 @@ def pauc_loss_terms(
     divisor = torch.where(has_positives, pos_total, 1.0)
     if config.surrogate == "trapezoid":
         valid = has_positives & band.defined
-        knots = torch.where(band.defined.unsqueeze(-1), band.edges.knots, 0.0)
+        knots = band.edges.knots
+        if config.edge_gradient == "implicit":
+            knots = attach_knots(pool, band, config)
+        knots = torch.where(band.defined.unsqueeze(-1), knots, 0.0)
         contribution = trapezoid_contributions(positives, knots, band.tau)
     else:
         contribution, has_negatives = _pairwise(positives, pool, sample, band, config, read_values)
@@ -125,6 +128,8 @@ def pauc_loss_terms(
     pauc = class_mean(contribution, positives, num_classes, divisor)
 
     loss, per_class, valid = _reduce(pauc, valid, batch, config)
+    if config.bce_weight > 0:
+        loss = loss + config.bce_weight * _reduce_cross_entropy(batch, config)
     stats = {}
     if diagnostics:
         variance = class_mean(
@@ -249,3 +254,11 @@ def _reduce(
     if config.reduction == "mean":
         loss = loss / valid.sum().clamp(min=1)
     return loss, per_class, valid
+
+
+def _reduce_cross_entropy(batch: Batch, config: PAUCConfig) -> Tensor:
+    """Return the cross-entropy over all classes, reduced as the loss is."""
+    entropy = batch.cross_entropy()
+    if config.reduction == "none":
+        return entropy
+    return entropy.mean() if config.reduction == "mean" else entropy.sum()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pauc.config import PAUCConfig, PosNumerator
 from pauc.queue import QueueState, compute_dtype, init_queue
@@ -20,6 +21,17 @@ class Batch(NamedTuple):
     iid: Tensor  # [N] bool
     weight: Tensor  # [N]
     present: Tensor  # [N] bool, target is not ignore_index
+
+    def cross_entropy(self) -> Tensor:
+        """Return ``[C]``: the mean binary cross-entropy of each class against the rest."""
+        num_classes = self.logits.shape[1]
+        classes = torch.arange(num_classes, device=self.targets.device)
+        is_positive = _label(self.targets, num_classes).unsqueeze(1) == classes
+        entropy = binary_cross_entropy_with_logits(
+            self.logits, is_positive.to(self.logits.dtype), reduction="none"
+        )
+        rows = self.present.sum().clamp(min=1)
+        return torch.where(self.present.unsqueeze(1), entropy, 0.0).sum(dim=0) / rows
 
 
 class Pool(NamedTuple):
@@ -104,10 +116,8 @@ def make_pool(batch: Batch, queue: QueueState) -> Pool:
         queue = init_queue(1, batch.logits.shape[1], dtype=dtype, device=device)
     held = torch.arange(queue.targets.shape[0], device=device) < queue.fill
     present = torch.cat([batch.present, held])
-    targets = torch.cat([batch.targets, queue.targets])
     num_classes = batch.logits.shape[1]
-    # Binary: target 1 is the positive of column 0, as target c is of column c otherwise.
-    label = targets - 1 if num_classes == 1 else targets
+    label = _label(torch.cat([batch.targets, queue.targets]), num_classes)
     known = present & (label >= 0) & (label < num_classes)
     return Pool(
         scores=torch.cat([batch.logits.T, queue.scores.to(dtype)], dim=1),
@@ -117,6 +127,12 @@ def make_pool(batch: Batch, queue: QueueState) -> Pool:
         live=torch.cat([torch.ones_like(batch.present), torch.zeros_like(held)]),
         weight=torch.cat([batch.weight, queue.weight.to(dtype)]),
     )
+
+
+def _label(targets: Tensor, num_classes: int) -> Tensor:
+    """Return the column whose positive a target is, outside the columns for none."""
+    # Binary: target 1 is the positive of column 0, as target c is of column c otherwise.
+    return targets - 1 if num_classes == 1 else targets
 
 
 def subsample(pool: Pool, max_pool_size: int, step: Tensor) -> Subsample:

@@ -10,8 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pauc import band_edges, enqueue, init_queue, pairwise_pauc, pauc_loss_fn, pauc_loss_terms
+from pauc import (
+    BandEdges,
+    PAUCConfig,
+    band_edges,
+    enqueue,
+    init_queue,
+    pairwise_pauc,
+    pauc_loss_fn,
+    pauc_loss_terms,
+)
+from pauc.band import Band, attach_knots
 from pauc.metrics import partial_auc
+from pauc.pool import Pool
 
 OPTIONS = [
     {"surrogate": "trapezoid", "n_knots": 3},
@@ -20,6 +31,7 @@ OPTIONS = [
     {"surrogate": "pairwise", "link": "logistic"},
     {"surrogate": "pairwise", "gradient_scale": "live", "pos_numerator": "live"},
     {"surrogate": "trapezoid", "budget_basis": "population", "gradient_scale": "live"},
+    {"surrogate": "trapezoid", "edge_gradient": "implicit", "gradient_scale": "live"},
 ]
 
 
@@ -263,6 +275,78 @@ def test_live_gradient_scale_keeps_value_and_does_not_shrink_with_the_queue(surr
         assert norms[size, "pool"] == pytest.approx(
             norms[0, "pool"] * count / (count + size), rel=0.15
         )
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+@pytest.mark.parametrize("basis", ["fpr", "population"])
+@pytest.mark.parametrize(("alpha", "beta"), [(0.0, 0.3), (0.1, 0.4), (0.0, 1.0)])
+def test_implicit_edges_make_the_gradient_sum_to_zero(alpha, beta, basis, num_classes):
+    logits, targets = batch(num_classes)
+    options = {"alpha": alpha, "beta": beta, "n_knots": 4, "budget_basis": basis}
+    queue = init_queue(0, num_classes)
+    loss, gradient = value_and_gradient(logits, targets, queue, edge_gradient="implicit", **options)
+    plain, plain_gradient = value_and_gradient(logits, targets, queue, **options)
+    assert loss.item() == pytest.approx(plain.item(), abs=1e-12)
+    assert torch.allclose(gradient.sum(dim=0), torch.zeros(num_classes).double(), atol=1e-12)
+    assert (plain_gradient.sum(dim=0) < -1e-3).all()  # all scores up: the false gain
+
+
+def smooth_quantile(scores, level, tau):
+    """The root t of mean sigmoid((s - t) / tau) = level by bisection, or the smooth extreme."""
+    if level in (0.0, 1.0):
+        sign = 1 if level == 0.0 else -1
+        peak = max(sign * s for s in scores)
+        return sign * (
+            peak + tau * math.log(sum(math.exp((sign * s - peak) / tau) for s in scores))
+        )
+    low, high = min(scores) - 50 * tau, max(scores) + 50 * tau
+    for _ in range(200):
+        middle = (low + high) / 2
+        share = sum(1 / (1 + math.exp(-(s - middle) / tau)) for s in scores) / len(scores)
+        low, high = (middle, high) if share > level else (low, middle)
+    return (low + high) / 2
+
+
+@pytest.mark.parametrize("level", [0.0, 0.2, 0.5, 1.0])
+def test_implicit_edge_is_the_derivative_of_the_smooth_quantile(level):
+    g = torch.Generator().manual_seed(0)
+    scores = torch.randn(30, generator=g, dtype=torch.float64).tolist()
+    tau, step = 0.3, 1e-5
+    # Where the kernel is centred decides the shares; here at the smooth quantile itself.
+    centre = smooth_quantile(scores, level, tau)
+    pool_scores = torch.tensor([scores], dtype=torch.float64, requires_grad=True)
+    everything = torch.ones(30, dtype=torch.bool)
+    pool = Pool(pool_scores, torch.full((30,), -1), *[everything] * 3, torch.ones(30))
+    edges = BandEdges(*[torch.tensor([centre])] * 2, torch.tensor([[centre, centre]]).double())
+    flags = torch.ones(1, dtype=torch.bool)
+    width = torch.tensor([tau], dtype=torch.float64)
+    band = Band(everything.unsqueeze(0), flags.long(), edges, width, flags, ~flags)
+    alpha, beta = (level, 1.0) if level < 1 else (0.5, level)
+    knots = attach_knots(pool, band, PAUCConfig(alpha=alpha, beta=beta))
+    (gradient,) = torch.autograd.grad(knots[0, 0 if level < 1 else 1], pool_scores)
+    for j in range(0, 30, 7):
+        moved = [[s + sign * step * (i == j) for i, s in enumerate(scores)] for sign in (1, -1)]
+        up, down = (smooth_quantile(m, level, tau) for m in moved)
+        assert gradient[0, j].item() == pytest.approx((up - down) / (2 * step), abs=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_bce_weight_adds_the_cross_entropy_of_present_rows(num_classes, reduction):
+    logits, targets = batch(num_classes)
+    targets[::5] = -100
+    queue = filled_queue(num_classes)
+    options = {"beta": 0.3, "reduction": reduction}
+    plain, _ = pauc_loss_fn(logits, targets, queue, **options)
+    both, _ = pauc_loss_fn(logits, targets, queue, bce_weight=0.7, **options)
+    kept = targets != -100
+    one_hot = torch.nn.functional.one_hot(targets[kept], max(num_classes, 2)).double()
+    one_hot = one_hot[:, 1:] if num_classes == 1 else one_hot
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits[kept], one_hot, reduction="none"
+    ).mean(dim=0)
+    expected = {"mean": bce.mean(), "sum": bce.sum(), "none": bce}[reduction]
+    assert torch.allclose(both - plain, 0.7 * expected, atol=1e-12)
 
 
 def test_gradient_of_the_trapezoid_reaches_positives_only():

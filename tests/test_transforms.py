@@ -11,6 +11,7 @@ from pauc import PAUCAtBudgetLoss, QueueState, enqueue, init_queue, pauc_loss_fn
 OPTIONS = [
     {"surrogate": "trapezoid"},
     {"surrogate": "trapezoid", "tau_scale": "band", "alpha": 0.05, "beta": 0.6, "n_knots": 4},
+    {"surrogate": "trapezoid", "edge_gradient": "implicit", "beta": 0.2, "bce_weight": 0.5},
     {"surrogate": "pairwise", "beta": 0.1},
     {"surrogate": "pairwise", "beta": 0.2, "link": "logistic", "gradient_scale": "live"},
     {"surrogate": "pairwise", "beta": 0.2, "max_pool_size": 90},

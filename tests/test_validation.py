@@ -36,6 +36,9 @@ BAD_OPTIONS = [
     ({"max_pool_size": 9.0}, TypeError, "max_pool_size"),
     ({"link": "probit"}, ValueError, "link"),
     ({"gradient_scale": "batch"}, ValueError, "gradient_scale"),
+    ({"edge_gradient": "moving"}, ValueError, "edge_gradient"),
+    ({"bce_weight": -0.1}, ValueError, "bce_weight"),
+    ({"bce_weight": "1"}, TypeError, "bce_weight"),
     ({"margin": 1.0}, TypeError, "margin"),
 ]
 
