@@ -26,7 +26,7 @@ def empirical_pauc(
     """
     columns = scores.shape[-1]
     depth = top_depth(beta, columns)
-    top, _ = masked_top(scores, mask, depth)
+    top = masked_top(scores, mask, depth)
     ascending = top.flip(-1)
     own, index = positives.scores.detach(), positives.class_index
     not_above = count_not_above(ascending, own, index)

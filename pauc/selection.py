@@ -7,7 +7,7 @@ shapes alone, never on data.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -18,9 +18,6 @@ from pauc.config import Interpolation, TauScale, check_band, check_choice, check
 _SHALLOW = 1 / 8
 # With more levels than this, one sort costs less than selecting each level.
 _FEW_LEVELS = 4
-
-_INTERPOLATIONS = ("linear", "lower", "higher", "nearest", "midpoint")
-_SCALES = ("iqr", "band", "unit")
 
 
 class BandEdges(NamedTuple):
@@ -83,7 +80,7 @@ def band_edges(
     """
     check_band(alpha, beta)
     check_int("n_knots", n_knots, 2)
-    check_choice("interpolation", interpolation, _INTERPOLATIONS)
+    check_choice("interpolation", interpolation, get_args(Interpolation))
     _check_mask(scores, mask)
     inner = [alpha + (beta - alpha) * k / (n_knots - 1) for k in range(1, n_knots - 1)]
     knots = _quantiles(scores.detach(), mask, [alpha, *inner, beta], interpolation, count)
@@ -116,8 +113,8 @@ def robust_scale(
     Raises:
         TypeError, ValueError: an unknown kind, a mask of another shape, ``"band"`` without edges.
     """
-    check_choice("kind", kind, _SCALES)
-    check_choice("interpolation", interpolation, _INTERPOLATIONS)
+    check_choice("kind", kind, get_args(TauScale))
+    check_choice("interpolation", interpolation, get_args(Interpolation))
     _check_mask(scores, mask)
     if kind == "unit":
         return scores.new_ones(scores.shape[:-1])
@@ -134,10 +131,9 @@ def robust_scale(
     return torch.where(spread <= rounding, 0.0, spread)
 
 
-def masked_top(scores: Tensor, mask: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return values and columns of the ``k`` largest masked scores, descending, -inf as padding."""
-    top = torch.where(mask, scores.detach(), -math.inf).topk(k, dim=-1)
-    return top.values, top.indices
+def masked_top(scores: Tensor, mask: Tensor, k: int) -> Tensor:
+    """Return the ``k`` largest masked scores, descending, padded with -inf, detached."""
+    return torch.where(mask, scores.detach(), -math.inf).topk(k, dim=-1).values
 
 
 def top_depth(level: float, count: int) -> int:
@@ -172,7 +168,7 @@ def _quantiles(
 
     deepest = top_depth(levels[-1], count.most)
     if deepest <= _SHALLOW * count.most or len(levels) > _FEW_LEVELS:
-        values, _ = masked_top(scores, mask, deepest)
+        values = masked_top(scores, mask, deepest)
         high, low = values.gather(-1, above), values.gather(-1, below)
     else:
         pairs = [

@@ -6,7 +6,7 @@ of one class. So positives travel flat, with the class that each belongs to, and
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -96,7 +96,7 @@ def pairwise_pauc(
     Raises:
         TypeError, ValueError: an unknown link, or shapes that do not fit together.
     """
-    check_choice("link", link, ("sigmoid", "logistic"))
+    check_choice("link", link, get_args(Link))
     positives = _flatten(pos_scores, tau, pos_mask, pos_weight, class_index)
     if neg_scores.shape[:-1] != tau.shape:
         raise ValueError(
