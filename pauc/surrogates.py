@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pauc.config import Link, check_choice
 from pauc.pairs import mean_link
+from pauc.queue import compute_dtype
 
 
 class Positives(NamedTuple):
@@ -47,18 +48,15 @@ def trapezoid_pauc(
         class_index: ``[P]`` int64, the class whose positive a row is.
 
     Returns:
-        ``[]`` or ``[C]``, nan for a class without positives.
+        ``[]`` or ``[C]``, float32 or float64, nan for a class without positives.
 
     Raises:
         ValueError: shapes that do not fit together.
     """
+    pos_scores, knots, tau = _widen(pos_scores, knots, tau)
     positives = _flatten(pos_scores, tau, mask, weight, class_index)
-    classes = tau.reshape(-1).shape[0]
-    if knots.shape[:-1] != tau.shape:
-        raise ValueError(
-            f"knots must be [*tau.shape, K] with tau.shape {tuple(tau.shape)}, "
-            f"got {tuple(knots.shape)}"
-        )
+    _check_row_per_class("knots", knots, tau)
+    classes = tau.numel()
     contribution = trapezoid_contributions(positives, knots.reshape(classes, -1), tau.reshape(-1))
     return class_mean(contribution, positives, classes).reshape(tau.shape)
 
@@ -91,34 +89,31 @@ def pairwise_pauc(
         link: ``"sigmoid"`` or ``"logistic"``.
 
     Returns:
-        ``[]`` or ``[C]``, nan for a class without positives or without negatives in the band.
+        ``[]`` or ``[C]``, float32 or float64, nan for a class without positives or without
+        negatives in the band.
 
     Raises:
         TypeError, ValueError: an unknown link, or shapes that do not fit together.
     """
     check_choice("link", link, get_args(Link))
+    pos_scores, neg_scores, tau = _widen(pos_scores, neg_scores, tau)
     positives = _flatten(pos_scores, tau, pos_mask, pos_weight, class_index)
-    if neg_scores.shape[:-1] != tau.shape:
-        raise ValueError(
-            f"neg_scores must be [*tau.shape, B] with tau.shape {tuple(tau.shape)}, "
-            f"got {tuple(neg_scores.shape)}"
-        )
-    classes = tau.reshape(-1).shape[0]
-    scores = neg_scores.reshape(classes, -1)
-    in_band = torch.ones_like(scores, dtype=torch.bool)
-    if neg_mask is not None:
-        if neg_mask.shape != neg_scores.shape:
-            raise ValueError(
-                f"neg_mask must have the shape of neg_scores {tuple(neg_scores.shape)}, "
-                f"got {tuple(neg_mask.shape)}"
-            )
-        in_band = neg_mask.reshape(classes, -1)
-    counts = in_band.to(scores.dtype)
-    total = counts.sum(dim=-1)
+    _check_row_per_class("neg_scores", neg_scores, tau)
+    if neg_mask is None:
+        neg_mask = torch.ones_like(neg_scores, dtype=torch.bool)
+    _check_same_shape("neg_mask", neg_mask, "neg_scores", neg_scores)
+    classes = tau.numel()
+    counts = neg_mask.reshape(classes, -1).to(neg_scores.dtype)
     # Out of reach of nan: an entry that does not count is never looked at.
-    scores = torch.where(in_band, scores, 0.0)
+    scores = torch.where(neg_mask, neg_scores, 0.0).reshape(classes, -1)
     contribution = mean_link(
-        positives.scores, positives.class_index, scores, counts, total, tau.reshape(-1), link
+        positives.scores,
+        positives.class_index,
+        scores,
+        counts,
+        counts.sum(dim=-1),
+        tau.reshape(-1),
+        link,
     )
     return class_mean(contribution, positives, classes).reshape(tau.shape)
 
@@ -159,6 +154,28 @@ def scale_gradient(values: Tensor, factor: Tensor) -> Tensor:
     return fixed + factor * moving
 
 
+def _widen(*tensors: Tensor) -> list[Tensor]:
+    """Return the tensors in the dtype of the arithmetic: half precision cannot add up a pool."""
+    dtype = compute_dtype(*tensors)
+    return [tensor.to(dtype) for tensor in tensors]
+
+
+def _check_row_per_class(name: str, value: Tensor, tau: Tensor) -> None:
+    if value.shape[:-1] != tau.shape or value.ndim != tau.ndim + 1:
+        raise ValueError(
+            f"{name} must have the dimensions of tau {tuple(tau.shape)} and one more, "
+            f"got {tuple(value.shape)}"
+        )
+
+
+def _check_same_shape(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
+    if value.shape != like.shape:
+        raise ValueError(
+            f"{name} must have the shape of {like_name} {tuple(like.shape)}, "
+            f"got {tuple(value.shape)}"
+        )
+
+
 def _flatten(
     pos_scores: Tensor,
     tau: Tensor,
@@ -168,21 +185,14 @@ def _flatten(
 ) -> Positives:
     """Return positives as flat rows: of one class, of a rectangle of classes, or flat already."""
     for name, given in (("mask", mask), ("weight", weight), ("class_index", class_index)):
-        if given is not None and given.shape != pos_scores.shape:
-            raise ValueError(
-                f"{name} must have the shape of pos_scores {tuple(pos_scores.shape)}, "
-                f"got {tuple(given.shape)}"
-            )
+        if given is not None:
+            _check_same_shape(name, given, "pos_scores", pos_scores)
     if class_index is None:
-        if pos_scores.shape[:-1] != tau.shape:
-            raise ValueError(
-                f"pos_scores must be [*tau.shape, P] with tau.shape {tuple(tau.shape)}, "
-                f"got {tuple(pos_scores.shape)}"
-            )
+        _check_row_per_class("pos_scores", pos_scores, tau)
         rows = pos_scores.reshape(-1, pos_scores.shape[-1])
         classes = torch.arange(rows.shape[0], device=rows.device)
         class_index = classes.unsqueeze(-1).expand_as(rows).reshape(-1)
-    weight = torch.ones_like(pos_scores) if weight is None else weight
+    weight = torch.ones_like(pos_scores) if weight is None else weight.to(pos_scores.dtype)
     if mask is not None:
         # Out of the sum and out of reach of nan: an entry that does not count is never looked at.
         weight = torch.where(mask, weight, 0.0)

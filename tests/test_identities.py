@@ -19,6 +19,7 @@ from pauc import (
     pairwise_pauc,
     pauc_loss_fn,
     pauc_loss_terms,
+    trapezoid_pauc,
 )
 from pauc.band import Band, attach_knots
 from pauc.metrics import partial_auc
@@ -217,6 +218,54 @@ def test_stats_pauc_equals_the_metric_on_the_pool(alpha, beta):
     )
     exact = partial_auc(scores[:, 0], targets, alpha, beta, normalize="width")
     assert terms.stats["pauc"].item() == pytest.approx(exact.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_parts_work_on_any_dtype_and_on_one_class_or_many(dtype):
+    g = torch.Generator().manual_seed(0)
+    scores = torch.randn(3, 900, generator=g).to(dtype)
+    is_positive = torch.rand(3, 900, generator=g) < 0.4
+    edges = band_edges(scores, ~is_positive, 0.0, 0.3, n_knots=3)
+    in_band = ~is_positive & (scores >= edges.t_beta.unsqueeze(1))
+    tau = torch.tensor([0.3, 0.5, 1.0]).to(dtype)
+    weight = torch.rand(3, 900, generator=g)
+    soft = trapezoid_pauc(scores, edges.knots, tau, mask=is_positive, weight=weight)
+    pairs = pairwise_pauc(
+        scores, scores, tau, pos_mask=is_positive, neg_mask=in_band, pos_weight=weight
+    )
+    assert soft.dtype == pairs.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    for c in range(3):
+        own, w = scores[c].double(), weight[c, is_positive[c]].double()
+        pos, neg, width = own[is_positive[c]], own[in_band[c]], tau[c].double()
+        tpr = ((pos.unsqueeze(1) - edges.knots[c].double()) / width).sigmoid()
+        v = tpr @ torch.tensor([0.25, 0.5, 0.25]).double()
+        u = ((pos.unsqueeze(1) - neg) / width).sigmoid().mean(dim=1)
+        assert soft[c].item() == pytest.approx((v @ w / w.sum()).item(), abs=1e-6)
+        assert pairs[c].item() == pytest.approx((u @ w / w.sum()).item(), abs=1e-6)
+        single = trapezoid_pauc(scores[c, is_positive[c]], edges.knots[c], tau[c])
+        assert single.shape == ()
+    flat = trapezoid_pauc(
+        scores.reshape(-1),
+        edges.knots,
+        tau,
+        mask=is_positive.reshape(-1),
+        weight=weight.reshape(-1),
+        class_index=torch.arange(3).repeat_interleave(900),
+    )
+    assert torch.allclose(flat, soft, atol=1e-6)
+
+
+def test_parts_never_look_at_entries_that_do_not_count():
+    scores = torch.tensor([1.0, math.nan, 0.0, 2.0], requires_grad=True)
+    mask = torch.tensor([True, False, True, True])
+    tau = torch.tensor(1.0)
+    value = trapezoid_pauc(scores, torch.tensor([1.0, 0.5]), tau, mask=mask)
+    value = value + pairwise_pauc(scores, scores, tau, pos_mask=mask, neg_mask=mask)
+    value.backward()
+    assert value.isfinite()
+    assert scores.grad.isfinite().all()
+    assert trapezoid_pauc(scores, torch.tensor([1.0, 0.5]), tau, mask=~mask & mask).isnan()
+    assert pairwise_pauc(scores, scores[:0], tau, pos_mask=mask).isnan()
 
 
 def test_pairwise_over_the_full_band_is_the_smoothed_auc():
