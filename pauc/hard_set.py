@@ -63,15 +63,22 @@ class HardSet:
         self._in_pool[entering] = True
         self._pool.append(entering)
 
+    def record_all(self, scores: Tensor) -> None:
+        """Note the ``scores [N]`` of all rows; as :meth:`record`, which would sort them."""
+        scores = scores.to(self._scores.dtype)
+        self._scores = torch.where(self._eligible & scores.isfinite(), scores, self._scores)
+        seen = self._seen_rows()
+        self._seen = len(seen)
+        self._rebuild(seen, POOL * self._size())
+
     def select(self) -> None:
         """Set ``rows`` to the top ``fraction`` of the rows seen so far, the best first."""
         if self._seen == 0:
             return
-        size = max(1, round(self.fraction * self._seen))
-        pool = self.candidates
+        size, pool = self._size(), self.candidates
         if int((self._scores[pool] >= self._floor).sum()) < size:
             self.scans += 1
-            pool = self._rebuild(self._scores.isfinite().nonzero().squeeze(1), POOL * size)
+            pool = self._rebuild(self._seen_rows(), POOL * size)
         elif len(pool) > 2 * POOL * size:
             pool = self._rebuild(pool, POOL * size)
         self.rows = pool[self._scores[pool].topk(size).indices]
@@ -94,11 +101,18 @@ class HardSet:
         self._pool = [state["pool"].clone()]
         self._in_pool.zero_()[self._pool[0]] = True
 
+    def _size(self) -> int:
+        return max(1, round(self.fraction * self._seen))
+
+    def _seen_rows(self) -> Tensor:
+        return self._scores.isfinite().nonzero().squeeze(1)
+
     def _rebuild(self, rows: Tensor, size: int) -> Tensor:
         """Make the best ``size`` of ``rows`` the pool, and return it."""
         best = self._scores[rows].topk(min(size, len(rows)))
         self._in_pool[self.candidates] = False
-        self._pool, self._floor = [rows[best.indices]], float(best.values[-1])
+        self._pool = [rows[best.indices]]
+        self._floor = float(best.values[-1]) if len(rows) else -torch.inf
         self._in_pool[self._pool[0]] = True
         return self._pool[0]
 

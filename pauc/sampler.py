@@ -166,19 +166,12 @@ class BandSampler(Sampler[list[int]]):
             ValueError: shapes that do not fit, or an index out of range.
         """
         indices = torch.as_tensor(indices).cpu().reshape(-1).long()
-        scores = scores.detach().cpu()
-        if scores.dim() == 1 and self.num_classes == 1:
-            scores = scores.unsqueeze(1)
-        if scores.shape != (len(indices), self.num_classes):
-            raise ValueError(
-                f"scores must be [{len(indices)}, {self.num_classes}], a row for each of indices, "
-                f"got {list(scores.shape)}"
-            )
+        scores = self._as_scores(scores, len(indices))
         n_rows = len(self._targets)
         if bool(((indices < 0) | (indices >= n_rows)).any()):
             extremes = f"{int(indices.min())} to {int(indices.max())}"
             raise ValueError(f"indices must be in 0..{n_rows - 1}, got {extremes}")
-        self._hard.record(indices, self._hardness(indices, scores))
+        self._hard.record(indices, self._hardness(self._targets[indices], scores))
 
     def refresh(self, scores: Tensor | None = None) -> None:
         """Select the hard set anew; batches drawn from here on use it, prefetched ones do not.
@@ -193,7 +186,8 @@ class BandSampler(Sampler[list[int]]):
             ValueError: shapes that do not fit.
         """
         if scores is not None:
-            self.update(torch.arange(len(self._targets)), scores)
+            scores = self._as_scores(scores, len(self._targets))
+            self._hard.record_all(self._hardness(self._targets, scores))
         self._hard.select()
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
@@ -261,11 +255,23 @@ class BandSampler(Sampler[list[int]]):
         )
         return torch.cat([part.view(self.world_size, -1) for part in parts], dim=1)
 
-    def _hardness(self, indices: Tensor, scores: Tensor) -> Tensor:
+    def _as_scores(self, scores: Tensor, n_rows: int) -> Tensor:
+        """Return the scores as ``[n_rows, num_classes]`` on the CPU."""
+        scores = scores.detach().cpu()
+        if scores.dim() == 1 and self.num_classes == 1:
+            scores = scores.unsqueeze(1)
+        if scores.shape != (n_rows, self.num_classes):
+            raise ValueError(
+                f"scores must be [{n_rows}, {self.num_classes}], one row for each index, "
+                f"got {list(scores.shape)}"
+            )
+        return scores
+
+    def _hardness(self, targets: Tensor, scores: Tensor) -> Tensor:
         """Return ``[n]``: a row's highest score among the classes whose negative it is."""
         if self.num_classes == 1:
             return scores[:, 0]
-        own = self._targets[indices].clamp(0, self.num_classes - 1).unsqueeze(1)
+        own = targets.clamp(0, self.num_classes - 1).unsqueeze(1)
         return scores.scatter(1, own, -torch.inf).amax(1)
 
     def _ahead(self, consumed: int) -> int:

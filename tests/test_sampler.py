@@ -177,6 +177,14 @@ class HardSetMachine(RuleBasedStateMachine):
             batch[row] = max(score, batch.get(row, -math.inf))
         self.seen |= {row: score for row, score in batch.items() if self.eligible[row]}
 
+    @rule(seed=st.integers(0, 99), missing=st.integers(0, 120))
+    def record_all(self, seed, missing):
+        scores = self.shift + 3 * torch.randn(120, generator=torch.Generator().manual_seed(seed))
+        scores[:missing] = math.nan
+        self.hard.record_all(scores)
+        finite = [row for row in range(missing, 120) if self.eligible[row]]
+        self.seen |= {row: float(scores[row]) for row in finite}
+
     @rule(bad=st.sampled_from([math.nan, math.inf, -math.inf]), row=st.integers(0, 119))
     def record_what_is_not_finite(self, bad, row):
         self.hard.record(torch.tensor([row]), torch.tensor([bad]))
