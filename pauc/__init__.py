@@ -5,6 +5,7 @@ from pauc.config import PAUCConfig, PAUCOptions
 from pauc.functional import PAUCTerms, pauc_loss_fn, pauc_loss_terms
 from pauc.module import PAUCAtBudgetLoss
 from pauc.queue import QueueState, enqueue, init_queue, queue_rows, resize_queue
+from pauc.sampler import BandSampler
 from pauc.selection import BandEdges, band_edges, robust_scale
 from pauc.surrogates import pairwise_pauc, trapezoid_pauc
 
@@ -12,6 +13,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "BandEdges",
+    "BandSampler",
     "PAUCAtBudgetLoss",
     "PAUCConfig",
     "PAUCOptions",

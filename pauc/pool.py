@@ -91,7 +91,7 @@ def make_batch(
     _check_tensors(logits, targets, queue, iid_mask, sample_weight)
     targets = targets.reshape(-1)
     if read_values:
-        _check_targets(targets, logits.shape[1], config.ignore_index)
+        check_targets(targets, logits.shape[1], config.ignore_index)
         if sample_weight is not None:
             _check_weights(sample_weight)
     targets = targets.to(torch.int64)
@@ -241,7 +241,7 @@ def _check_tensors(
         )
 
 
-def _check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:
+def check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:
     """Raise unless every target is a class index or ``ignore_index``."""
     largest = max(num_classes - 1, 1)
     whole = (

@@ -1,0 +1,92 @@
+"""The random streams of :class:`pauc.BandSampler`: a permutation without end, and free draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Draws:
+    """Draws from ``present`` rows; nothing but its own generators moves, and all of it is state.
+
+    Args:
+        targets: ``[N]`` int64.
+        present: ``[N]`` bool, rows that may be drawn; at least one.
+        num_classes: 1 is binary, where target 1 alone is a positive; otherwise every class is.
+        seed: of both generators.
+
+    Attributes:
+        n_rows, n_positives: how many rows there are to draw from.
+    """
+
+    def __init__(self, targets: Tensor, present: Tensor, num_classes: int, seed: int) -> None:
+        self._rows = present.nonzero().squeeze(1)
+        positive = present & (targets == 1) if num_classes == 1 else present
+        rows = positive.nonzero().squeeze(1)
+        self._by_class = rows[targets[rows].argsort(stable=True)]
+        sizes = torch.bincount(targets[rows])
+        self._sizes = sizes[sizes > 0]  # of the classes that have rows
+        self._starts = self._sizes.cumsum(0) - self._sizes
+        self.n_rows, self.n_positives = len(self._rows), len(rows)
+
+        self._free = torch.Generator().manual_seed(seed)
+        # The permutation has a generator of its own: its state before the shuffle stands for the
+        # N indices in a state dict. Seeded from the other, so that no two seeds share a stream.
+        second_seed = int(torch.randint(2**62, (), generator=self._free))
+        self._shuffles = torch.Generator().manual_seed(second_seed)
+        self._shuffle()
+        self._turn = 0  # positives drawn so far, modulo the classes
+
+    def iid(self, count: int) -> Tensor:
+        """Return the next rows ``[count]`` of the permutation; a new one follows the last."""
+        parts = [self._rows[:0]]
+        while count > 0:
+            if self._position == self.n_rows:
+                self._shuffle()
+            part = self._permutation[self._position : self._position + count]
+            self._position += len(part)
+            count -= len(part)
+            parts.append(part)
+        return torch.cat(parts)
+
+    def positives(self, count: int) -> Tensor:
+        """Return ``[count]`` positives, classes in turn: their numbers differ by one at most."""
+        if count == 0:
+            return self._rows[:0]
+        turns = (self._turn + torch.arange(count)) % len(self._sizes)
+        self._turn = (self._turn + count) % len(self._sizes)
+        return self._by_class[self._starts[turns] + self._below(self._sizes[turns], count)]
+
+    def among(self, rows: Tensor, count: int) -> Tensor:
+        """Return ``[count]`` of ``rows``, with replacement."""
+        return rows[self._below(len(rows), count)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state; its size does not depend on the number of rows."""
+        return {
+            "free": self._free.get_state(),
+            "shuffles": self._shuffle_state.clone(),
+            "position": self._position,
+            "turn": self._turn,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state from :meth:`state_dict` of an instance with the same rows."""
+        self._free.set_state(state["free"])
+        self._shuffles.set_state(state["shuffles"])
+        self._shuffle()
+        self._position, self._turn = state["position"], state["turn"]
+
+    def _shuffle(self) -> None:
+        self._shuffle_state = self._shuffles.get_state()
+        order = torch.randperm(self.n_rows, generator=self._shuffles)
+        self._permutation, self._position = self._rows[order], 0
+
+    def _below(self, sizes: Tensor | int, count: int) -> Tensor:
+        """Return ``[count]`` whole numbers, each from 0 up to its size, the size excluded."""
+        # Not `randint`: how much of the stream it takes may depend on the size, and ranks with
+        # hard sets of different sizes must stay in step.
+        uniform = torch.rand(count, generator=self._free, dtype=torch.float64)
+        return (uniform * sizes).long()
