@@ -48,7 +48,7 @@ def test_quota_cap_and_multiplicity(labels, cap, step, absent):
 def test_every_row_of_a_target_has_the_same_chance():
     pool = make_pool([0] * 20 + [1] * 5)
     hits = torch.zeros(25)
-    draws = 4000
+    draws = 2000
     for step in range(draws):
         sample = subsample(pool, 10, torch.tensor(step))
         hits[sample.columns[sample.multiplicity > 0]] += 1
@@ -71,7 +71,7 @@ def test_every_row_of_a_target_has_the_same_chance():
 )
 def test_the_capped_loss_is_an_unbiased_estimate(options, num_classes):
     g = torch.Generator().manual_seed(0)
-    count, draws = 120, 1500
+    count, draws = 120, 600
     targets = (torch.rand(count, generator=g) < 0.25).long()
     if num_classes == 3:
         targets = torch.randint(0, 3, (count,), generator=g)
