@@ -48,11 +48,12 @@ def empirical_pauc(
 def diagnose(
     pool: Pool,
     band: Band,
+    positives: Positives,
     variance: Tensor,
     valid: Tensor,
     config: PAUCConfig,
 ) -> dict[str, Tensor]:
-    """Return diagnostics as detached ``[C]`` tensors.
+    """Return diagnostics as detached ``[C]`` tensors; ``positives`` are the whole numerator.
 
     nan where a class is invalid: ``t_alpha``, ``t_beta`` (the thresholds at the band's edges),
     ``tau_eff`` (width of the link in logit units), ``pauc_var`` (variance over the numerator
@@ -63,8 +64,6 @@ def diagnose(
     negative = pool.negatives()
     band_neg_count = (negative & pool.iid & band.contains(pool.scores)).sum(dim=-1)
     grad_pos_count = (pool.present & pool.live & ~negative).sum(dim=-1)
-    columns = torch.arange(pool.label.shape[0], device=pool.label.device)
-    positives = pool.positives(columns, pool.numerator_weight(config.pos_numerator))
     pauc = empirical_pauc(positives, pool.scores, band.reference, config.alpha, config.beta)
     measured = {
         "t_alpha": band.edges.t_alpha,

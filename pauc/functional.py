@@ -135,7 +135,9 @@ def pauc_loss_terms(
         variance = class_mean(
             (contribution - pauc[positives.class_index]) ** 2, positives, num_classes, divisor
         )
-        stats = diagnose(pool, band, variance, valid, config)
+        if sample is not None:
+            positives, _ = _positives(pool, None, config, read_values)
+        stats = diagnose(pool, band, positives, variance, valid, config)
     new_queue = enqueue(
         queue,
         logits,
