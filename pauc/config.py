@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
+
+from pauc.checks import check_band, check_choice, check_int, check_real
 
 Surrogate = Literal["trapezoid", "pairwise"]
 TauScale = Literal["iqr", "band", "unit"]
@@ -42,13 +42,15 @@ class PAUCConfig(NamedTuple):
             ``u = (s_i - s_j) / tau``; ``"logistic"`` scores it ``1 - softplus(-u) / log 2``, a
             lower bound of the 0-1 score that does not saturate when a positive trails.
         gradient_scale: ``"pool"`` is the plain gradient, in which a live row counts as one of all
-            pool rows; ``"live"`` scales each side by (rows in the pool) / (live rows), so that the
-            expected gradient does not shrink as the queue grows. The loss value is the same.
+            pool rows; ``"live"`` scales each side by its weight in the pool over its weight in the
+            batch (rows, for negatives), so that the expected gradient does not shrink as the queue
+            grows. The loss value is the same.
         edge_gradient: trapezoid only. ``"detached"`` holds the thresholds fixed in the gradient;
             ``"implicit"`` lets each move with the reference rows near it, so that raising every
             score at once gains nothing. The loss value is the same.
-        bce_weight: factor of a binary cross-entropy over the batch that is added to the loss, one
-            class against the rest and averaged over classes; 0 leaves it out.
+        bce_weight: factor of a binary cross-entropy over the batch's present rows that is added to
+            the loss: of each class against the rest, over all classes, reduced as the loss is; 0
+            leaves it out.
     """
 
     alpha: float = 0.0
@@ -101,42 +103,6 @@ _CHOICES = {
     "gradient_scale": get_args(GradientScale),
     "edge_gradient": get_args(EdgeGradient),
 }
-
-
-def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Raise unless ``value`` is one of ``allowed``: TypeError for no string, else ValueError."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {allowed}, got {value!r}")
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
-
-
-def check_int(name: str, value: object, minimum: int | None = None) -> None:
-    """Raise unless ``value`` is an integer (no bool) of at least ``minimum``."""
-    bound = "" if minimum is None else f" of at least {minimum}"
-    # torch.SymInt is not a numbers.Integral; under torch.compile Python ints are what arrives here.
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer{bound}, got {value!r}")
-    if minimum is not None and value < minimum:
-        raise ValueError(f"{name} must be an integer{bound}, got {value!r}")
-
-
-def check_real(name: str, value: object) -> None:
-    """Raise unless ``value`` is a finite real number (no bool)."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-
-
-def check_band(alpha: object, beta: object) -> None:
-    """Raise unless ``0 <= alpha < beta <= 1``."""
-    check_real("alpha", alpha)
-    check_real("beta", beta)
-    if not 0 <= alpha < beta <= 1:  # type: ignore[operator]
-        raise ValueError(
-            f"alpha and beta must satisfy 0 <= alpha < beta <= 1, got alpha={alpha}, beta={beta}"
-        )
 
 
 def make_config(options: dict[str, Any] | PAUCOptions) -> PAUCConfig:

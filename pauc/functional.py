@@ -71,7 +71,7 @@ def pauc_loss_fn(
         The loss (float32 or float64; ``[]``, or ``[C]`` with ``reduction="none"``) and the new
         queue. A class is left out of the reduction when it has no positives of positive weight, no
         iid negatives, no dispersion among its reference scores or, pairwise, no negative in the
-        band. With no class left the loss is 0, still attached to the graph.
+        band. With no class left the loss is 0 (or the BCE term), still attached to the graph.
 
     Raises:
         TypeError, ValueError: a bad argument, named with what was expected and what came.
@@ -145,6 +145,7 @@ def pauc_loss_terms(
         iid_mask=iid_mask,
         sample_weight=sample_weight,
         ignore_index=config.ignore_index,
+        validate_args=False,  # done above
     )
     return PAUCTerms(loss, per_class, valid, band.degenerate, band.ref_count, stats, new_queue)
 
@@ -183,7 +184,9 @@ def _positives(
     positives = pool.positives(columns, weight)
     if config.gradient_scale == "live":
         factor = _live_factor(total, live_total)[positives.class_index]
-        positives = positives._replace(scores=scale_gradient(positives.scores, factor))
+        positives = positives._replace(
+            scores=scale_gradient(positives.scores, factor.to(weight.dtype))
+        )
     return positives, total
 
 
@@ -236,7 +239,7 @@ def _columns_of(members: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
 
 def _live_factor(total: Tensor, live: Tensor) -> Tensor:
     """Return what scales a pool's gradient to that of its live rows; 1 where nothing is live."""
-    return torch.where(live > 0, total / live, 1.0)
+    return torch.where(live > 0, total.double() / live.double(), 1.0)
 
 
 def _reduce(

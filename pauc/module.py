@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from pauc.config import PAUCOptions, check_int, make_config
+from pauc.checks import check_int
+from pauc.config import PAUCOptions, make_config
 from pauc.functional import PAUCTerms, pauc_loss_terms
 from pauc.queue import QueueState, init_queue, resize_queue
 

@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid, pad
 
 from pauc.config import Link
 
@@ -90,7 +91,7 @@ def _matrix_sum(
     if link == "sigmoid":
         return (u.sigmoid() * counts).sum(dim=-1)
     # logsigmoid and not softplus, which drops the logarithm from 20 on.
-    return ((1 + torch.nn.functional.logsigmoid(u) / math.log(2)) * counts).sum(dim=-1)
+    return ((1 + logsigmoid(u) / math.log(2)) * counts).sum(dim=-1)
 
 
 def _scan_sum(
@@ -104,37 +105,48 @@ def _scan_sum(
     """Return ``[P]``, the sums over negatives from sums of exponentials, in float64."""
     # Padding takes the place of the lowest real score, where its zero count is harmless.
     real = multiplicity > 0
-    lowest = torch.where(real, negatives, math.inf).amin(dim=-1, keepdim=True)
-    origin = torch.where(lowest.isfinite(), lowest, 0.0).detach()
-    ascending, order = torch.where(real, negatives, origin).sort(dim=-1)
+    lowest = torch.where(real, negatives, math.inf).amin(dim=-1, keepdim=True).detach()
+    padding = torch.where(lowest.isfinite(), lowest, 0.0)
+    y, order = torch.where(real, negatives, padding).double().sort(dim=-1)
     counts = multiplicity.double().gather(-1, order)
-    width = tau.double().unsqueeze(-1)
-    y = (ascending.double() - origin.double()) / width
-    x = (pos_scores.double() - origin.double()[class_index, 0]) / width[class_index, 0]
+    x, width = pos_scores.double(), tau.double()
 
-    at_most = count_not_above(ascending.detach(), pos_scores.detach(), class_index)
-    columns = y.shape[-1]
-    has_below, has_above = at_most > 0, at_most < columns
-    below, above = (at_most - 1).clamp(min=0), at_most.clamp(max=columns - 1)
-    decay_below = torch.where(has_below, x - y[class_index, below], 0.0)
-    decay_above = torch.where(has_above, y[class_index, above] - x, 0.0)
+    at_most = count_not_above(y.detach(), x.detach(), class_index)
+    has_below, has_above = at_most > 0, at_most < y.shape[-1]
+    below, above = (at_most - 1).clamp(min=0), at_most.clamp(max=y.shape[-1] - 1)
+    # Scores enter as differences of neighbours, so that a far outlier costs the others no digits.
+    decay_below = torch.where(has_below, x - y[class_index, below], 0.0) / width[class_index]
+    decay_above = torch.where(has_above, y[class_index, above] - x, 0.0) / width[class_index]
     values = counts.unsqueeze(-1).expand(-1, -1, _DEGREE)
-    sums_below = _decayed_sums(y, values)[class_index, below] * has_below.unsqueeze(-1)
-    sums_above = _decayed_sums(-y.flip(-1), values.flip(1)).flip(1)[class_index, above]
-    sums_above = sums_above * has_above.unsqueeze(-1)
+    sums_below = _decayed_sums(y, values, width)[class_index, below]
+    sums_above = _decayed_sums(-y.flip(-1), values.flip(1), width).flip(1)[class_index, above]
+    coefficients = _SIGMOID if link == "sigmoid" else _SOFTPLUS
+    tail_below = torch.where(has_below, _series(sums_below, decay_below, coefficients), 0.0)
+    tail_above = torch.where(has_above, _series(sums_above, decay_above, coefficients), 0.0)
 
-    coefficients = y.new_tensor(_SIGMOID if link == "sigmoid" else _SOFTPLUS)
-    tail_below = (sums_below * _powers(decay_below)) @ coefficients
-    tail_above = (sums_above * _powers(decay_above)) @ coefficients
-    cumulative = torch.nn.functional.pad(counts.cumsum(dim=-1), (1, 0))
     if link == "sigmoid":
-        summed = cumulative[class_index, at_most] - tail_below + tail_above
-    else:
-        moment = torch.nn.functional.pad((counts * y).cumsum(dim=-1), (1, 0))
-        rows_above = (cumulative[:, -1:] - cumulative)[class_index, at_most]
-        linear = (moment[:, -1:] - moment)[class_index, at_most] - rows_above * x
-        summed = cumulative[class_index, -1] - (linear + tail_below + tail_above) / math.log(2)
-    return summed.to(pos_scores.dtype)
+        rows_below = pad(counts.cumsum(dim=-1), (1, 0))[class_index, at_most]
+        summed = rows_below - tail_below + tail_above
+        return summed.to(pos_scores.dtype)
+    # softplus(u) = u + softplus(-u), and u adds up from the top.
+    from_top = torch.stack([counts, counts * y]).flip(-1).cumsum(dim=-1).flip(-1)
+    rows_above, moment_above = pad(from_top, (0, 1))[:, class_index, at_most]
+    linear = (moment_above - rows_above * x) / width[class_index]
+    loss: Tensor = (linear + tail_below + tail_above) / math.log(2)
+    return (counts.sum(dim=-1)[class_index] - loss).to(pos_scores.dtype)
+
+
+def _series(sums: Tensor, distance: Tensor, coefficients: list[float]) -> Tensor:
+    """Return ``[P]``: ``sum_k coefficients_k sums_k exp(-k distance)`` by Horner's rule.
+
+    The coefficients stay Python numbers: a tensor of them would be copied to an accelerator, which
+    makes the host wait.
+    """
+    z = torch.exp(-distance)
+    total = torch.zeros_like(z)
+    for coefficient, column in zip(reversed(coefficients), reversed(sums.unbind(-1)), strict=True):
+        total = (total + coefficient * column) * z
+    return total
 
 
 def _powers(distance: Tensor) -> Tensor:
@@ -143,8 +155,8 @@ def _powers(distance: Tensor) -> Tensor:
     return torch.exp(-k * distance.unsqueeze(-1))
 
 
-def _decayed_sums(y: Tensor, values: Tensor) -> Tensor:
-    """Return ``[C, B, degree]``: ``sum over l <= j of values_l exp(-k (y_j - y_l))``, y ascending.
+def _decayed_sums(y: Tensor, values: Tensor, tau: Tensor) -> Tensor:
+    """Return ``[C, B, degree]``: ``sum_{l <= j} values_l exp(-k (y_j - y_l) / tau)``, y ascending.
 
     A scan in linear time: by doubling within blocks, by itself over the blocks' last entries, whose
     sums are then carried into the following blocks. Every exponent is negative, so nothing
@@ -152,27 +164,28 @@ def _decayed_sums(y: Tensor, values: Tensor) -> Tensor:
     """
     columns = y.shape[-1]
     if columns <= _BLOCK:
-        return _scan_by_doubling(y, values)
+        return _scan_by_doubling(y, values, tau.reshape(-1, 1))
     blocks = -(-columns // _BLOCK)
     padding = blocks * _BLOCK - columns
     end = y[:, -1:].expand(-1, padding)
     y_blocks = torch.cat([y, end], dim=1).reshape(-1, blocks, _BLOCK)
-    values = torch.nn.functional.pad(values, (0, 0, 0, padding))
-    within = _scan_by_doubling(y_blocks, values.reshape(-1, blocks, _BLOCK, _DEGREE))
-    carry = _decayed_sums(y_blocks[:, :, -1], within[:, :, -1])[:, :-1].unsqueeze(2)
-    distance = y_blocks[:, 1:] - y_blocks[:, :-1, -1:]
+    values = pad(values, (0, 0, 0, padding)).reshape(-1, blocks, _BLOCK, _DEGREE)
+    width = tau.reshape(-1, 1, 1)
+    within = _scan_by_doubling(y_blocks, values, width)
+    carry = _decayed_sums(y_blocks[:, :, -1], within[:, :, -1], tau)[:, :-1].unsqueeze(2)
+    distance = (y_blocks[:, 1:] - y_blocks[:, :-1, -1:]) / width
     carried = within[:, 1:] + carry * _powers(distance)
     return torch.cat([within[:, :1], carried], dim=1).flatten(1, 2)[:, :columns]
 
 
-def _scan_by_doubling(y: Tensor, sums: Tensor) -> Tensor:
-    """Return the decayed sums over the last two dimensions of ``y`` ``[..., B]``.
+def _scan_by_doubling(y: Tensor, sums: Tensor, tau: Tensor) -> Tensor:
+    """Return the decayed sums over the last two dimensions of ``sums`` ``[..., B, degree]``.
 
     After each pass an entry has summed twice as many predecessors.
     """
     reach = 1
     while reach < y.shape[-1]:
-        carried = sums[..., :-reach, :] * _powers(y[..., reach:] - y[..., :-reach])
+        carried = sums[..., :-reach, :] * _powers((y[..., reach:] - y[..., :-reach]) / tau)
         sums = torch.cat([sums[..., :reach, :], sums[..., reach:, :] + carried], dim=-2)
         reach *= 2
     return sums

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from pauc.checks import check_rows, check_targets, check_weights
 from pauc.config import PAUCConfig, PosNumerator
 from pauc.queue import QueueState, compute_dtype, init_queue
 from pauc.surrogates import Positives
@@ -88,22 +89,23 @@ def make_batch(
         TypeError: integer logits, or an argument that is no tensor.
         ValueError: shapes, devices or values that do not fit; names the first offenders.
     """
-    _check_tensors(logits, targets, queue, iid_mask, sample_weight)
+    check_rows(logits, targets, queue, iid_mask, sample_weight)
     targets = targets.reshape(-1)
     if read_values:
         check_targets(targets, logits.shape[1], config.ignore_index)
-        if sample_weight is not None:
-            _check_weights(sample_weight)
     targets = targets.to(torch.int64)
     present = targets != config.ignore_index
     dtype = compute_dtype(logits, queue.scores)
     ones = torch.ones_like(present)
+    weight = (ones if sample_weight is None else sample_weight.detach()).to(dtype)
+    if read_values and sample_weight is not None:
+        check_weights(weight, present)
     return Batch(
         # `where`, not a product: nan in an ignored row must reach neither loss nor gradient.
         logits=torch.where(present.unsqueeze(1), logits.to(dtype), 0.0),
         targets=targets,
         iid=ones if iid_mask is None else iid_mask,
-        weight=(ones if sample_weight is None else sample_weight.detach()).to(dtype),
+        weight=torch.where(present, weight, 0.0),
         present=present,
     )
 
@@ -188,82 +190,3 @@ def _hash(step: Tensor, count: int, device: torch.device) -> Tensor:
         # Right shifts of int64 carry the sign; masking makes them logical.
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
     return x ^ ((x >> 31) & ((1 << 33) - 1))
-
-
-def _check_tensors(
-    logits: Tensor,
-    targets: Tensor,
-    queue: QueueState,
-    iid_mask: Tensor | None,
-    sample_weight: Tensor | None,
-) -> None:
-    """Raise unless types, shapes and devices fit together; reads no data."""
-    rows = {"targets": targets, "iid_mask": iid_mask, "sample_weight": sample_weight}
-    for name, value in {"logits": logits, **rows}.items():
-        optional = name in ("iid_mask", "sample_weight")
-        if not isinstance(value, Tensor) and not (optional and value is None):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}")
-    if logits.ndim != 2 or logits.shape[1] == 0:
-        raise ValueError(f"logits must be [N, C] with C >= 1, got {tuple(logits.shape)}")
-    if targets.dtype.is_complex:
-        raise TypeError(f"targets must be whole numbers, got {targets.dtype}")
-    if iid_mask is not None and iid_mask.dtype != torch.bool:
-        raise TypeError(f"iid_mask must be bool, got {iid_mask.dtype}")
-    if sample_weight is not None and (
-        sample_weight.is_complex() or sample_weight.dtype == torch.bool
-    ):
-        raise TypeError(f"sample_weight must be real numbers, got {sample_weight.dtype}")
-    count = logits.shape[0]
-    for name, value in rows.items():
-        if value is None:
-            continue
-        allowed = [(count,), (count, 1)] if name == "targets" else [(count,)]
-        if tuple(value.shape) not in allowed:
-            shapes = " or ".join(str(list(shape)) for shape in allowed)
-            raise ValueError(
-                f"{name} must be {shapes} for logits {tuple(logits.shape)}, "
-                f"got {tuple(value.shape)}"
-            )
-        if value.device != logits.device:
-            raise ValueError(
-                f"{name} must be on the logits' device {logits.device}, got {value.device}"
-            )
-    if queue.scores.shape[0] != logits.shape[1]:
-        raise ValueError(
-            f"logits must have the queue's {queue.scores.shape[0]} columns, "
-            f"got {tuple(logits.shape)}"
-        )
-    if queue.scores.device != logits.device:
-        raise ValueError(
-            f"the queue must be on the logits' device {logits.device}, got {queue.scores.device}"
-        )
-
-
-def check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Raise unless every target is a class index or ``ignore_index``."""
-    largest = max(num_classes - 1, 1)
-    whole = (
-        targets == targets.to(torch.int64) if targets.is_floating_point() else targets == targets
-    )
-    legal = whole & (((targets >= 0) & (targets <= largest)) | (targets == ignore_index))
-    if not bool(legal.all()):
-        expected = f"whole numbers in 0..{largest} or ignore_index={ignore_index}"
-        raise ValueError(f"targets must be {expected}, got {_offenders(targets, ~legal)}")
-
-
-def _check_weights(sample_weight: Tensor) -> None:
-    """Raise unless every weight is finite and not negative."""
-    bad = ~(sample_weight.isfinite() & (sample_weight >= 0))
-    if bool(bad.any()):
-        raise ValueError(
-            f"sample_weight must be finite and non-negative, got {_offenders(sample_weight, bad)}"
-        )
-
-
-def _offenders(values: Tensor, bad: Tensor) -> str:
-    """Return a few of the bad values with their rows, for an error message."""
-    rows = bad.nonzero().flatten()
-    shown = ", ".join(f"{values[row].item()} in row {int(row)}" for row in rows[:3])
-    return f"{shown} ({len(rows)} such rows)" if len(rows) > 3 else shown

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pauc.config import check_int
+from pauc.checks import check_int, check_rows, check_targets, check_weights
 
 
 class QueueState(NamedTuple):
@@ -77,6 +77,7 @@ def enqueue(
     iid_mask: Tensor | None = None,
     sample_weight: Tensor | None = None,
     ignore_index: int = -100,
+    validate_args: bool = True,
 ) -> QueueState:
     """Return the queue after a batch's rows have entered, in order; the argument is not changed.
 
@@ -86,11 +87,22 @@ def enqueue(
     Args:
         queue: the state before, for ``C`` classes and ``Q`` rows.
         logits: ``[N, C]``, any floating dtype; stored detached, as float32 or float64.
-        targets: ``[N]``, class indices (binary: 0 or 1) or ``ignore_index``.
+        targets: ``[N]`` or ``[N, 1]``, class indices (binary: 0 or 1) or ``ignore_index``.
         iid_mask: ``[N]`` bool; None: all rows are iid.
         sample_weight: ``[N]``, non-negative; None: ones.
         ignore_index: target of rows to leave out.
+        validate_args: check targets and weights, which reads data.
+
+    Raises:
+        TypeError, ValueError: as for :func:`pauc.pauc_loss_fn`.
     """
+    check_rows(logits, targets, queue, iid_mask, sample_weight)
+    targets = targets.reshape(-1)
+    if validate_args and not torch.compiler.is_compiling():
+        check_targets(targets, logits.shape[1], ignore_index)
+        if sample_weight is not None:
+            check_weights(sample_weight, targets.to(torch.int64) != ignore_index)
+    targets = targets.to(torch.int64)
     size = queue.targets.shape[0]
     kept = min(logits.shape[0], size)
     if kept == 0:
@@ -118,7 +130,7 @@ def enqueue(
     weight = ones if sample_weight is None else sample_weight.detach()
     return QueueState(
         scores=write(queue.scores, rows.T),
-        targets=write(queue.targets, targets.to(torch.int64)),
+        targets=write(queue.targets, targets),
         iid=write(queue.iid, iid.to(torch.bool)),
         weight=write(queue.weight, weight.to(dtype)),
         cursor=(queue.cursor + count) % size,
@@ -142,8 +154,7 @@ def resize_queue(queue: QueueState, queue_size: int) -> QueueState:
         return queue  # every row in its slot, so that a resumed run adds in the same order
     kept = min(size, queue_size)
     fill = queue.fill.clamp(max=queue_size)
-    age = torch.arange(kept, device=queue.targets.device)
-    slots = (queue.cursor - fill + age) % max(size, 1)
+    slots = queue_rows(queue._replace(fill=fill))[:kept]
 
     def move(stored: Tensor) -> Tensor:
         moved = stored.new_zeros(*stored.shape[:-1], queue_size)

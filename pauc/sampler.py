@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from pauc.config import check_int, check_real
+from pauc.checks import check_int, check_real, check_targets
 from pauc.draws import Draws
 from pauc.hard_set import HardSet
-from pauc.pool import check_targets
 
 
 class BandSampler(Sampler[list[int]]):

@@ -12,7 +12,9 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from pauc.config import Interpolation, TauScale, check_band, check_choice, check_int
+from pauc.checks import check_band, check_choice, check_int
+from pauc.config import Interpolation, TauScale
+from pauc.queue import compute_dtype
 
 # Up to this share of the columns, sorting the top costs less than selecting each level.
 _SHALLOW = 1 / 8
@@ -73,7 +75,7 @@ def band_edges(
         count: from :func:`count_mask`, where the caller has it already.
 
     Returns:
-        Thresholds in the dtype of ``scores``; nan for a class without reference rows.
+        Thresholds, float32 or float64; nan for a class without reference rows.
 
     Raises:
         TypeError, ValueError: an option out of its range, or a mask of another shape.
@@ -82,6 +84,7 @@ def band_edges(
     check_int("n_knots", n_knots, 2)
     check_choice("interpolation", interpolation, get_args(Interpolation))
     _check_mask(scores, mask)
+    scores = scores.to(compute_dtype(scores))
     inner = [alpha + (beta - alpha) * k / (n_knots - 1) for k in range(1, n_knots - 1)]
     knots = _quantiles(scores.detach(), mask, [alpha, *inner, beta], interpolation, count)
     return BandEdges(t_alpha=knots[..., 0], t_beta=knots[..., -1], knots=knots)
@@ -116,6 +119,7 @@ def robust_scale(
     check_choice("kind", kind, get_args(TauScale))
     check_choice("interpolation", interpolation, get_args(Interpolation))
     _check_mask(scores, mask)
+    scores = scores.to(compute_dtype(scores))
     if kind == "unit":
         return scores.new_ones(scores.shape[:-1])
     if kind == "iqr":
@@ -124,11 +128,11 @@ def robust_scale(
     elif edges is None:
         raise ValueError('robust_scale(kind="band") needs edges=band_edges(...), got None')
     else:
-        upper, lower = edges.t_alpha, edges.t_beta
+        upper, lower = edges.t_alpha.to(scores.dtype), edges.t_beta.to(scores.dtype)
     spread = upper - lower
     # Relative, so that the verdict is the same for logits of any magnitude.
     rounding = 4 * torch.finfo(spread.dtype).eps * torch.maximum(upper.abs(), lower.abs())
-    return torch.where(spread <= rounding, 0.0, spread)
+    return torch.where((spread <= rounding) & rounding.isfinite(), 0.0, spread)
 
 
 def masked_top(scores: Tensor, mask: Tensor, k: int) -> Tensor:
@@ -163,7 +167,8 @@ def _quantiles(
     last = (count.per_class.unsqueeze(-1) - 1).clamp(min=0)
     # Positions count downwards from the largest score: FPR q is q (n - 1) rows below it. float64,
     # since float32 would move the position itself from about 10 million rows on.
-    position = torch.tensor(levels, dtype=torch.float64, device=scores.device) * last
+    # A tensor of the levels would be copied to an accelerator, which makes the host wait.
+    position = torch.cat([level * last.double() for level in levels], dim=-1)
     above, below = position.floor().long(), position.ceil().long()
 
     deepest = top_depth(levels[-1], count.most)

@@ -11,7 +11,8 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from pauc.config import Link, check_choice
+from pauc.checks import check_choice
+from pauc.config import Link
 from pauc.pairs import mean_link
 from pauc.queue import compute_dtype
 
@@ -129,9 +130,11 @@ def trapezoid_contributions(positives: Positives, knots: Tensor, tau: Tensor) ->
 
 def class_sum(values: Tensor, class_index: Tensor, num_classes: int) -> Tensor:
     """Return ``[C]``: the sum of ``values`` ``[P]`` over the rows of each class."""
+    # index_add adds one after the other, and float32 stops counting at 2**24.
     if num_classes == 1:
         return values.sum(dim=0, keepdim=True)
-    return values.new_zeros(num_classes).index_add(0, class_index, values)
+    sums = values.new_zeros(num_classes, dtype=torch.float64)
+    return sums.index_add(0, class_index, values.double()).to(values.dtype)
 
 
 def class_mean(
@@ -149,9 +152,7 @@ def class_mean(
 def scale_gradient(values: Tensor, factor: Tensor) -> Tensor:
     """Return ``values`` unchanged, but let their gradient be multiplied by ``factor``."""
     fixed = values.detach()
-    # A non-finite value stays itself: inf - inf would make it nan.
-    moving = torch.where(fixed.isfinite(), values - fixed, 0.0)
-    return fixed + factor * moving
+    return fixed + factor * (values - fixed)
 
 
 def _widen(*tensors: Tensor) -> list[Tensor]:

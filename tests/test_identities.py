@@ -126,9 +126,7 @@ def test_weight_two_is_a_row_twice_in_the_numerator(options):
     expected, _ = pauc_loss_fn(
         logits.repeat_interleave(repeats, 0), targets.repeat_interleave(repeats), queue, **options
     )
-    if options.get("pos_numerator") != "live":
-        # The queue's positives keep weight 1, so weights of 2 and rows twice agree only there.
-        assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
@@ -338,6 +336,42 @@ def test_implicit_edges_make_the_gradient_sum_to_zero(alpha, beta, basis, num_cl
     assert loss.item() == pytest.approx(plain.item(), abs=1e-12)
     assert torch.allclose(gradient.sum(dim=0), torch.zeros(num_classes).double(), atol=1e-12)
     assert (plain_gradient.sum(dim=0) < -1e-3).all()  # all scores up: the false gain
+
+
+@pytest.mark.parametrize("num_classes", [1, 2])
+def test_a_mean_over_20_million_positives_is_right(num_classes):
+    # Beyond 2**24, where adding 1 to a float32 changes nothing.
+    rows = 20_000_000
+    scores = torch.zeros(rows).index_fill(0, torch.arange(rows // 2), math.log(3))
+    index = torch.zeros(rows, dtype=torch.int64)
+    knots, tau = torch.zeros(num_classes, 2), torch.ones(num_classes)
+    value = trapezoid_pauc(scores, knots, tau, class_index=index)
+    assert value[0].item() == pytest.approx((0.5 + 0.75) / 2, abs=1e-6)
+
+
+def test_live_gradient_of_implicit_edges_does_not_shrink_with_the_queue():
+    # What the edges take from the batch is the same whether the other rows are live or queued.
+    logits, targets = batch(1, 90)
+    queue = enqueue(init_queue(64, 1, dtype=torch.float64), logits[60:], targets[60:])
+    options = {"alpha": 0.1, "beta": 0.4}
+
+    def taken_by_edges(rows, state, scale):
+        gradients = [
+            value_and_gradient(
+                logits[:rows],
+                targets[:rows],
+                state,
+                edge_gradient=edge,
+                gradient_scale=scale,
+                **options,
+            )[1]
+            for edge in ("implicit", "detached")
+        ]
+        return (gradients[0] - gradients[1]).sum().item()
+
+    everything = taken_by_edges(90, init_queue(0, 1), "pool")
+    assert taken_by_edges(60, queue, "live") == pytest.approx(everything, rel=1e-9)
+    assert taken_by_edges(60, queue, "pool") < 0.95 * everything
 
 
 def smooth_quantile(scores, level, tau):

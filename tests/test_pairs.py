@@ -18,6 +18,12 @@ SHAPES = {
             torch.tensor([1e4], dtype=torch.float64),
         ]
     ),
+    "one outlier far below": lambda n, g: torch.cat(
+        [
+            torch.randn(n - 1, generator=g, dtype=torch.float64),
+            torch.tensor([-1e12], dtype=torch.float64),
+        ]
+    ),
     "heavy tails": lambda n, g: (
         torch.randn(n, generator=g, dtype=torch.float64)
         / torch.randn(n, generator=g, dtype=torch.float64)

@@ -154,3 +154,19 @@ def test_init_queue_rejects(arguments, error, message):
 def test_init_queue_rejects_dtype():
     with pytest.raises(ValueError, match="dtype"):
         init_queue(4, 1, dtype=torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets", "keywords", "message"),
+    [
+        (torch.zeros(2, 1), torch.zeros(2), {}, "columns"),
+        (torch.zeros(2, 3), torch.tensor([0, 7]), {}, "7 in row 1"),
+        (torch.zeros(2, 3), torch.tensor([0.0, 1.5]), {}, "1.5 in row 1"),
+        (torch.zeros(2, 3), torch.zeros(3), {}, "targets"),
+        (torch.zeros(2, 3), torch.zeros(2), {"iid_mask": torch.ones(9).bool()}, "iid_mask"),
+        (torch.zeros(2, 3), torch.zeros(2), {"sample_weight": -torch.ones(2)}, "sample_weight"),
+    ],
+)
+def test_enqueue_rejects(logits, targets, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        enqueue(init_queue(4, 3), logits, targets, **keywords)

@@ -125,6 +125,16 @@ def test_scale_of_tiny_logits_is_kept():
     assert robust_scale(scores, torch.ones(101, dtype=torch.bool)).item() == pytest.approx(5e-21)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened(dtype):
+    scores = (torch.randn(500, generator=torch.Generator().manual_seed(0)) + 60).to(dtype)
+    mask = torch.ones(500, dtype=torch.bool)
+    for function in (robust_scale, lambda s, m: band_edges(s, m, 0.0, 0.3).t_beta):
+        assert function(scores, mask).dtype == torch.float32
+        assert torch.equal(function(scores, mask), function(scores.float(), mask))
+    assert robust_scale(scores, mask) > 0.5
+
+
 def test_17_million_rows():
     # Beyond 2**24, where torch.quantile refuses and a float32 position is off.
     count = 17_000_001

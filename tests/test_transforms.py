@@ -124,6 +124,32 @@ def test_compiled_module_trains_and_keeps_its_buffers():
     assert [id(buffer) for buffer in module.buffers()] == buffers
 
 
+def test_same_sizes_compile_once_and_a_schedule_of_numbers_does_not_break_the_graph():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(
+        lambda logits, targets, queue, temperature, bce_weight: pauc_loss_fn(
+            logits,
+            targets,
+            queue,
+            beta=0.2,
+            temperature=temperature,
+            bce_weight=bce_weight,
+        ),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    queue = init_queue(150, 1)
+    for seed in range(8):  # the queue fills up and wraps; the numbers change each step
+        logits, targets = batch(1, seed)
+        options = {"temperature": 1.0 / (1 + seed), "bce_weight": 0.5 + 0.1 * seed}
+        expected, _ = pauc_loss_fn(logits, targets, queue, beta=0.2, **options)
+        loss, queue = compiled(logits, targets, queue, *options.values())
+        assert torch.allclose(loss, expected, atol=1e-6)
+    # One graph for constants, one once the numbers turn out to change.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
 class NoHostReads(TorchDispatchMode):
     """Fails on operators that make the host wait for data or give shapes that depend on it."""
 

@@ -118,6 +118,13 @@ BAD_BATCHES = {
     "targets nan": ((X, Y.float().index_fill(0, Y[1:2], math.nan)), {}, ValueError, "nan in row 1"),
     "target too large": ((X, torch.tensor([0, 7, 3, 0])), {}, ValueError, "7 in row 1, 3 in row 2"),
     "target negative": ((X, torch.tensor([0, 1, 2, -1])), {}, ValueError, "-1 in row 3"),
+    "narrow dtype": ((X, torch.tensor([0, 156, 2, 0], dtype=torch.uint8)), {}, ValueError, "156"),
+    "weight beyond float32": (
+        (X, Y),
+        {"sample_weight": torch.tensor([1.0, 1e39, 1.0, 1.0], dtype=torch.float64)},
+        ValueError,
+        "inf in row 1",
+    ),
     "many offenders": ((X, torch.tensor([9, 9, 9, 9])), {}, ValueError, "4 such rows"),
     "mask too long": ((X, Y), {"iid_mask": torch.ones(5).bool()}, ValueError, r"iid_mask.*\(5,\)"),
     "mask not bool": ((X, Y), {"iid_mask": torch.ones(4)}, TypeError, "iid_mask must be bool"),

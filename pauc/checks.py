@@ -1,0 +1,131 @@
+"""Checks of arguments, shared by every entry: options, then the shapes and values of rows.
+
+An error names the argument, what was expected and what came.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from pauc.queue import QueueState
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise unless ``value`` is one of ``allowed``: TypeError for no string, else ValueError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {allowed}, got {value!r}")
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+
+
+def check_int(name: str, value: object, minimum: int | None = None) -> None:
+    """Raise unless ``value`` is an integer (no bool) of at least ``minimum``."""
+    bound = "" if minimum is None else f" of at least {minimum}"
+    # torch.SymInt is not a numbers.Integral; under torch.compile Python ints are what arrives here.
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer{bound}, got {value!r}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name} must be an integer{bound}, got {value!r}")
+
+
+def check_real(name: str, value: object) -> None:
+    """Raise unless ``value`` is a finite real number (no bool)."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    # Not math.isfinite, which torch.compile cannot trace for a value that changes between calls.
+    if not -math.inf < float(value) < math.inf:
+        raise ValueError(f"{name} must be finite, got {value!r}")
+
+
+def check_band(alpha: object, beta: object) -> None:
+    """Raise unless ``0 <= alpha < beta <= 1``."""
+    check_real("alpha", alpha)
+    check_real("beta", beta)
+    if not 0 <= alpha < beta <= 1:  # type: ignore[operator]
+        raise ValueError(
+            f"alpha and beta must satisfy 0 <= alpha < beta <= 1, got alpha={alpha}, beta={beta}"
+        )
+
+
+def check_rows(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    iid_mask: Tensor | None,
+    sample_weight: Tensor | None,
+) -> None:
+    """Raise unless types, shapes and devices fit together; reads no data."""
+    rows = {"targets": targets, "iid_mask": iid_mask, "sample_weight": sample_weight}
+    for name, value in {"logits": logits, **rows}.items():
+        optional = name in ("iid_mask", "sample_weight")
+        if not isinstance(value, Tensor) and not (optional and value is None):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"logits must be [N, C] with C >= 1, got {tuple(logits.shape)}")
+    if targets.dtype.is_complex:
+        raise TypeError(f"targets must be whole numbers, got {targets.dtype}")
+    if iid_mask is not None and iid_mask.dtype != torch.bool:
+        raise TypeError(f"iid_mask must be bool, got {iid_mask.dtype}")
+    if sample_weight is not None and (
+        sample_weight.is_complex() or sample_weight.dtype == torch.bool
+    ):
+        raise TypeError(f"sample_weight must be real numbers, got {sample_weight.dtype}")
+    count = logits.shape[0]
+    for name, value in rows.items():
+        if value is None:
+            continue
+        allowed = [(count,), (count, 1)] if name == "targets" else [(count,)]
+        if tuple(value.shape) not in allowed:
+            shapes = " or ".join(str(list(shape)) for shape in allowed)
+            raise ValueError(
+                f"{name} must be {shapes} for logits {tuple(logits.shape)}, "
+                f"got {tuple(value.shape)}"
+            )
+        if value.device != logits.device:
+            raise ValueError(
+                f"{name} must be on the logits' device {logits.device}, got {value.device}"
+            )
+    if queue.scores.shape[0] != logits.shape[1]:
+        raise ValueError(
+            f"logits must have the queue's {queue.scores.shape[0]} columns, "
+            f"got {tuple(logits.shape)}"
+        )
+    if queue.scores.device != logits.device:
+        raise ValueError(
+            f"the queue must be on the logits' device {logits.device}, got {queue.scores.device}"
+        )
+
+
+def check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raise unless every target is a class index or ``ignore_index``."""
+    largest = max(num_classes - 1, 1)
+    # int64 first: in a narrow dtype ignore_index would wrap around and match a wrong target.
+    index = targets.to(torch.int64)
+    legal = (index == targets) & (((index >= 0) & (index <= largest)) | (index == ignore_index))
+    if not bool(legal.all()):
+        expected = f"whole numbers in 0..{largest} or ignore_index={ignore_index}"
+        raise ValueError(f"targets must be {expected}, got {_offenders(targets, ~legal)}")
+
+
+def check_weights(sample_weight: Tensor, present: Tensor) -> None:
+    """Raise unless the weight of every present row is finite and not negative."""
+    bad = present & ~(sample_weight.isfinite() & (sample_weight >= 0))
+    if bool(bad.any()):
+        raise ValueError(
+            f"sample_weight must be finite and non-negative, got {_offenders(sample_weight, bad)}"
+        )
+
+
+def _offenders(values: Tensor, bad: Tensor) -> str:
+    """Return a few of the bad values with their rows, for an error message."""
+    rows = bad.nonzero().flatten()
+    shown = ", ".join(f"{values[row].item()} in row {int(row)}" for row in rows[:3])
+    return f"{shown} ({len(rows)} such rows)" if len(rows) > 3 else shown
