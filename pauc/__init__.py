@@ -6,6 +6,7 @@ from pauc.functional import PAUCTerms, pauc_loss_fn, pauc_loss_terms
 from pauc.module import PAUCAtBudgetLoss
 from pauc.queue import QueueState, enqueue, init_queue, queue_rows, resize_queue
 from pauc.sampler import BandSampler
+from pauc.schedule import PAUCSchedule, ScheduleConfig, ScheduleValues, schedule_at
 from pauc.selection import BandEdges, band_edges, robust_scale
 from pauc.surrogates import pairwise_pauc, trapezoid_pauc
 
@@ -17,8 +18,11 @@ __all__ = [
     "PAUCAtBudgetLoss",
     "PAUCConfig",
     "PAUCOptions",
+    "PAUCSchedule",
     "PAUCTerms",
     "QueueState",
+    "ScheduleConfig",
+    "ScheduleValues",
     "band_edges",
     "enqueue",
     "init_queue",
@@ -29,5 +33,6 @@ __all__ = [
     "queue_rows",
     "resize_queue",
     "robust_scale",
+    "schedule_at",
     "trapezoid_pauc",
 ]

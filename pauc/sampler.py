@@ -119,7 +119,7 @@ class BandSampler(Sampler[list[int]]):
 
         self._in_epoch = 0
         self._handed = 0  # batches of the running iteration
-        self._log: deque[Tensor] = deque(maxlen=max_prefetch)  # the last of them, of all ranks
+        self._log: deque[Tensor] = deque(maxlen=max_prefetch)  # the last ones drawn, of all ranks
         self._replay: deque[Tensor] = deque()  # drawn before a resume, not yet trained on
 
     def __len__(self) -> int:
@@ -132,7 +132,6 @@ class BandSampler(Sampler[list[int]]):
         # come earlier. And only after a batch: a DataLoader with workers calls `iter` twice.
         if self._handed > 0:
             self._in_epoch = self._handed = 0
-            self._log.clear()
         return self._batches()
 
     @property
@@ -197,7 +196,8 @@ class BandSampler(Sampler[list[int]]):
         Args:
             consumed: batches that training has taken from the running ``iter(loader)``: ``i`` in
                 ``for i, batch in enumerate(loader, start=1)``. Workers prefetch: without it,
-                batches drawn but not yet trained on would be lost. None: all that were drawn.
+                batches drawn but not yet trained on would be lost. A loader with
+                ``in_order=False`` cannot tell which these are. None: all that were drawn.
 
         Raises:
             TypeError, ValueError: not a number of batches, more than were drawn, or so few that
@@ -233,7 +233,6 @@ class BandSampler(Sampler[list[int]]):
         self._in_epoch = state_dict["in_epoch"] % self.num_batches
         self._hard.load_state_dict(state_dict["hard"])
         self._replay = deque(state_dict["unused"])
-        self._log.clear()
         self._handed = 0
 
     def _batches(self) -> Iterator[list[int]]:
