@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from pauc.config import PAUCOptions, check_int, make_config
+from pauc.distributed import check_process_group, count_positives, gather_rows, is_gathering
 from pauc.functional import PAUCTerms, pauc_loss_terms
 from pauc.queue import QueueState, init_queue, resize_queue
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from typing_extensions import Unpack
 
 # Fewer expected reference rows in the band than this make the edge a lottery.
@@ -29,8 +32,11 @@ class PAUCAtBudgetLoss(nn.Module):
         num_classes: columns of the logits; 1 is binary.
         queue_size: rows to remember; 0 disables the queue.
         update_queue_in_eval: let rows enter in ``eval()`` too.
-        gather_distributed: None or False. Gathering rows over ranks is not there yet: each rank
-            computes the loss of its own rows, with its own queue.
+        gather_distributed: compute the loss of all ranks' rows, with one queue on all ranks; see
+            below. None: where :mod:`torch.distributed` runs with more than one rank. False: each
+            rank is a world of its own.
+        process_group: the ranks to gather over, where that is not all of them (the data-parallel
+            group of a hybrid). Copies of the module share it, a pickle leaves it out.
         validate_args: check values and warn; see :func:`pauc.pauc_loss_fn`. Off, a step has no
             host synchronisation.
         **options: fields of :class:`pauc.PAUCConfig`.
@@ -44,6 +50,13 @@ class PAUCAtBudgetLoss(nn.Module):
     Warns:
         UserWarning: once per instance each, when a class has no dispersion, when the reference set
             is too small for the band, and when ``max_pool_size`` begins to subsample.
+
+    With gathering, every rank calls the module in every step, in ``eval()`` too, with as many rows
+    as it has, none included. The loss is that of the concatenated batch, the same on all ranks, and
+    the gradient of a rank's rows is multiplied by the number of ranks: after the average over
+    ranks that DDP and FSDP take, it is that of one process. Who sums gradients instead divides the
+    loss by the number of ranks. See :func:`pauc.distributed.gather_rows`, and
+    :func:`pauc.distributed.exclude_queues` for a loss inside the model that DDP wraps.
     """
 
     queue_scores: Tensor
@@ -63,6 +76,7 @@ class PAUCAtBudgetLoss(nn.Module):
         queue_size: int = 1024,
         update_queue_in_eval: bool = False,
         gather_distributed: bool | None = None,
+        process_group: ProcessGroup | None = None,
         validate_args: bool = True,
         **options: Unpack[PAUCOptions],
     ) -> None:
@@ -73,15 +87,17 @@ class PAUCAtBudgetLoss(nn.Module):
         for name, value in flags.items():
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be a bool, got {value!r}")
-        if gather_distributed:
-            raise NotImplementedError(
-                "gather_distributed=True is not supported yet: pass False, and each rank computes "
-                "the loss of its own rows"
+        if gather_distributed is not None and not isinstance(gather_distributed, bool):
+            raise TypeError(
+                f"gather_distributed must be a bool or None, got {gather_distributed!r}"
             )
+        check_process_group(process_group)
         self.config = make_config(options)
         self.num_classes = num_classes
         self.queue_size = queue_size
         self.update_queue_in_eval = update_queue_in_eval
+        self.gather_distributed = gather_distributed
+        self.process_group = process_group
         self.validate_args = validate_args
         self._warned: set[str] = set()
         for name, value in init_queue(queue_size, num_classes)._asdict().items():
@@ -152,12 +168,30 @@ class PAUCAtBudgetLoss(nn.Module):
             logits, targets, iid_mask, sample_weight: see :func:`pauc.pauc_loss_fn`.
             return_per_class: also return the losses ``[C]`` (nan where invalid) and ``valid``
                 ``[C]`` bool.
-            return_diagnostics: also return ``stats``, see :func:`pauc.diagnostics.diagnose`.
+            return_diagnostics: also return ``stats``, see :func:`pauc.diagnostics.diagnose`. With
+                gathering, they are those of all ranks' rows; ``grad_pos_count`` is this rank's.
 
         Returns:
             ``loss``, ``(loss, per_class, valid)``, ``(loss, stats)`` or
             ``(loss, per_class, valid, stats)``.
+
+        Raises:
+            TypeError, ValueError: see :func:`pauc.pauc_loss_fn`.
+            RuntimeError, ValueError: see :func:`pauc.distributed.gather_rows`.
         """
+        own_targets, gathering = targets, is_gathering(self.gather_distributed, self.process_group)
+        if gathering:
+            logits, targets, iid_mask, sample_weight = gather_rows(
+                logits,
+                targets,
+                self.queue,
+                self.config,
+                iid_mask=iid_mask,
+                sample_weight=sample_weight,
+                validate_args=self.validate_args,
+                settings={**self._settings(), "training": self.training},
+                group=self.process_group,
+            )
         terms = pauc_loss_terms(
             logits,
             targets,
@@ -172,6 +206,9 @@ class PAUCAtBudgetLoss(nn.Module):
             self._warn(terms, logits.shape[0])
         if self.training or self.update_queue_in_eval:
             self._store(terms.queue)
+        if gathering and return_diagnostics:
+            own = count_positives(own_targets, self.num_classes, self.config.ignore_index)
+            terms.stats["grad_pos_count"] = torch.where(terms.valid, own, 0)
         returned: tuple[Any, ...] = (terms.loss,)
         if return_per_class:
             returned += (terms.per_class, terms.valid)
@@ -186,13 +223,27 @@ class PAUCAtBudgetLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the configuration: the number of classes, the queue, then every option."""
-        shown = {
+        shown = {**self._settings(), "gather_distributed": self.gather_distributed}
+        return f"{self.num_classes}, " + ", ".join(f"{k}={v!r}" for k, v in shown.items())
+
+    def _settings(self) -> dict[str, object]:
+        return {
             "queue_size": self.queue_size,
             **self.config._asdict(),
             "update_queue_in_eval": self.update_queue_in_eval,
             "validate_args": self.validate_args,
         }
-        return f"{self.num_classes}, " + ", ".join(f"{k}={v!r}" for k, v in shown.items())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PAUCAtBudgetLoss:
+        """Return a copy over the same process group, which itself cannot be copied."""
+        twin = copy.copy(self)
+        memo[id(self)] = twin
+        twin.__dict__ = copy.deepcopy({**self.__dict__, "process_group": None}, memo)
+        twin.process_group = self.process_group
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "process_group": None}
 
     def _store(self, state: QueueState) -> None:
         for name, new in state._asdict().items():

@@ -205,11 +205,6 @@ def test_cap_below_the_number_of_classes():
         pauc_loss_fn(X, Y, init_queue(0, 3), max_pool_size=2)
 
 
-def test_distributed_gather_is_refused_rather_than_ignored():
-    with pytest.raises(NotImplementedError, match="gather_distributed"):
-        PAUCAtBudgetLoss(1, gather_distributed=True)
-
-
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
