@@ -51,6 +51,7 @@ class PAUCConfig(NamedTuple):
         bce_weight: factor of a binary cross-entropy over the batch's present rows that is added to
             the loss: of each class against the rest, over all classes, reduced as the loss is; 0
             leaves it out.
+        pauc_weight: factor of the partial AUC part beside it; below 1 only for a warm-up on BCE.
     """
 
     alpha: float = 0.0
@@ -69,6 +70,7 @@ class PAUCConfig(NamedTuple):
     gradient_scale: GradientScale = "pool"
     edge_gradient: EdgeGradient = "detached"
     bce_weight: float = 0.0
+    pauc_weight: float = 1.0
 
 
 class PAUCOptions(TypedDict, total=False):
@@ -90,6 +92,7 @@ class PAUCOptions(TypedDict, total=False):
     gradient_scale: GradientScale
     edge_gradient: EdgeGradient
     bce_weight: float
+    pauc_weight: float
 
 
 _CHOICES = {
@@ -124,9 +127,10 @@ def make_config(options: dict[str, Any] | PAUCOptions) -> PAUCConfig:
     check_real("temperature", config.temperature)
     if config.temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {config.temperature!r}")
-    check_real("bce_weight", config.bce_weight)
-    if config.bce_weight < 0:
-        raise ValueError(f"bce_weight must not be negative, got {config.bce_weight!r}")
+    for name, weight in (("bce_weight", config.bce_weight), ("pauc_weight", config.pauc_weight)):
+        check_real(name, weight)
+        if weight < 0:
+            raise ValueError(f"{name} must not be negative, got {weight!r}")
     if config.max_pool_size is not None:
         check_int("max_pool_size", config.max_pool_size, 2)
     return config

@@ -128,6 +128,7 @@ def pauc_loss_terms(
     pauc = class_mean(contribution, positives, num_classes, divisor)
 
     loss, per_class, valid = _reduce(pauc, valid, batch, config)
+    loss = config.pauc_weight * loss
     if config.bce_weight > 0:
         loss = loss + config.bce_weight * _reduce_cross_entropy(batch, config)
     stats = {}

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from pauc.config import PAUCConfig, check_band, check_int, check_real
+from pauc.checks import check_band, check_int, check_real
+from pauc.config import PAUCConfig
 
 # The loss may be tried out before training starts; that often without a step is forgetting it.
 _FORGOTTEN = 100

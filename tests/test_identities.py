@@ -430,6 +430,8 @@ def test_bce_weight_adds_the_cross_entropy_of_present_rows(num_classes, reductio
     ).mean(dim=0)
     expected = {"mean": bce.mean(), "sum": bce.sum(), "none": bce}[reduction]
     assert torch.allclose(both - plain, 0.7 * expected, atol=1e-12)
+    less, _ = pauc_loss_fn(logits, targets, queue, bce_weight=0.7, pauc_weight=0.25, **options)
+    assert torch.allclose(less, 0.25 * plain + 0.7 * expected, atol=1e-12)
 
 
 def test_gradient_of_the_trapezoid_reaches_positives_only():

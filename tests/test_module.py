@@ -14,6 +14,7 @@ from pauc import (
     PAUCAtBudgetLoss,
     PAUCConfig,
     PAUCOptions,
+    QueueState,
     init_queue,
     pauc_loss_fn,
     pauc_loss_terms,
@@ -134,13 +135,22 @@ def test_checkpoint_of_another_num_classes_is_refused_and_changes_nothing():
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
 
 
-@pytest.mark.parametrize("part", ["scores", "cursor", "fill", "step"])
-def test_checkpoint_with_a_missing_part_says_which(part):
-    module = PAUCAtBudgetLoss(2, queue_size=4)
-    incomplete = module.state_dict()
+@quiet
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("part", QueueState._fields)
+def test_checkpoint_with_a_missing_part_says_which_and_changes_nothing(part, strict):
+    module, other = PAUCAtBudgetLoss(2, queue_size=4), PAUCAtBudgetLoss(2, queue_size=4)
+    for loss in (module, other):
+        loss(torch.randn(3, 2), torch.tensor([0, 1, 0]))
+    before = copy.deepcopy(module.state_dict())
+    incomplete = other.state_dict()
     del incomplete[f"queue_{part}"]
-    with pytest.raises(RuntimeError, match=f"Missing key.*queue_{part}"):
-        module.load_state_dict(incomplete)
+    if strict:
+        with pytest.raises(RuntimeError, match=f"Missing key.*queue_{part}"):
+            module.load_state_dict(incomplete)
+    else:
+        assert f"queue_{part}" in module.load_state_dict(incomplete, strict=False).missing_keys
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
 
 
 @quiet
@@ -266,6 +276,45 @@ def test_subsampling_warns_once():
     found = messages(module, torch.randn(50, 1), torch.randint(0, 2, (50,)))
     assert [m for m in found if "max_pool_size=80" in m] == found
     assert len(found) == 1
+
+
+def test_no_misleading_warning():
+    positives = torch.ones(30, dtype=torch.int64)
+    assert messages(PAUCAtBudgetLoss(1, queue_size=8), torch.randn(30, 1), positives) == []
+    empty = PAUCAtBudgetLoss(1, queue_size=0)
+    assert messages(empty, torch.zeros(0, 1), positives[:0]) == []
+    assert len(messages(empty, torch.randn(30, 1), torch.arange(30) % 2)) == 1
+    for value in (math.nan, math.inf, -math.inf):
+        module = PAUCAtBudgetLoss(1, queue_size=100)
+        logits = torch.full((30, 1), value)
+        assert messages(module, logits, torch.arange(30) % 2) == []
+
+
+def test_warning_points_at_the_callers_line():
+    module = PAUCAtBudgetLoss(1, queue_size=100)
+    with pytest.warns(UserWarning, match="no dispersion") as caught:
+        module(torch.ones(30, 1), torch.arange(30) % 2)
+    assert caught[0].filename == __file__
+
+
+def test_a_warning_of_many_classes_stays_short():
+    found = messages(PAUCAtBudgetLoss(1000), torch.ones(30, 1000), torch.arange(30))
+    assert "1000 of 1000" in found[0]
+    assert len(found[0]) < 500
+
+
+@quiet
+def test_queue_stays_wide_when_the_model_goes_half():
+    module = PAUCAtBudgetLoss(1, queue_size=8)
+    module(torch.full((4, 1), 1e5), torch.tensor([0, 1, 0, 1]))
+    module.half()
+    assert module.queue_scores.dtype == module.queue_weight.dtype == torch.float32
+    assert module.queue_scores[0, 0].item() == 1e5
+    with torch.inference_mode():
+        module(torch.randn(4, 1).half(), torch.tensor([0, 1, 0, 1]))
+    module(torch.randn(4, 1).half(), torch.tensor([0, 1, 0, 1]))
+    module.double().reset_queue()
+    assert module.queue_scores.dtype == torch.float64
 
 
 def test_no_warning_without_value_checks():

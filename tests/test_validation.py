@@ -39,6 +39,7 @@ BAD_OPTIONS = [
     ({"edge_gradient": "moving"}, ValueError, "edge_gradient"),
     ({"bce_weight": -0.1}, ValueError, "bce_weight"),
     ({"bce_weight": "1"}, TypeError, "bce_weight"),
+    ({"pauc_weight": -1.0}, ValueError, "pauc_weight"),
     ({"margin": 1.0}, TypeError, "margin"),
 ]
 
@@ -213,11 +214,6 @@ def test_value_checks_can_be_turned_off(entry):
 def test_cap_below_the_number_of_classes():
     with pytest.raises(ValueError, match=r"max_pool_size.*3, got 2"):
         pauc_loss_fn(X, Y, init_queue(0, 3), max_pool_size=2)
-
-
-def test_distributed_gather_is_refused_rather_than_ignored():
-    with pytest.raises(NotImplementedError, match="gather_distributed"):
-        PAUCAtBudgetLoss(1, gather_distributed=True)
 
 
 @pytest.mark.parametrize(

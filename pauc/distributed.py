@@ -1,0 +1,290 @@
+"""The rows of all ranks as one batch: the one module that knows :mod:`torch.distributed`.
+
+A step takes two collectives, both ``all_gather``: a header of fixed size, from which every rank
+learns who brings how many rows and whether all may go on, and the rows themselves. The core then
+sees what one process would see, the concatenated batch in the order of the ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pauc.config import PAUCConfig
+from pauc.pool import Batch, make_batch
+from pauc.queue import QueueState
+from pauc.surrogates import class_sum
+
+# How a target travels: in 31 bits, next to the bit of the iid mask. No class index comes near.
+_LARGEST = (1 << 30) - 1
+_IGNORED = -_LARGEST - 1
+
+
+class GatheredRows(NamedTuple):
+    """The concatenated batch of all ranks, ``N`` rows; the first arguments of the pure functions.
+
+    The gradient of this rank's logits is multiplied by the number of ranks, other ranks' rows are
+    constants.
+    """
+
+    logits: Tensor  # [N, C] float32 or float64; rows to ignore are zeros
+    targets: Tensor  # [N] int64
+    iid_mask: Tensor  # [N] bool
+    sample_weight: Tensor | None  # [N], None if no rank gave weights
+
+
+class _Header(NamedTuple):
+    """What every rank tells before the rows; travels as int64."""
+
+    failed: int  # 1: the checks of the rank's own rows raised
+    rows: int
+    wide: int  # 1: the arithmetic is float64
+    settings: int  # digest of what must be the same on all ranks
+    queue: tuple[int, ...]  # the queue's cursor, fill and step
+
+
+def is_gathering(gather: bool | None, group: dist.ProcessGroup | None) -> bool:
+    """Return whether rows are to be gathered; ``None`` asks for it where there are more ranks.
+
+    Raises:
+        RuntimeError: ``gather=True`` without an initialised :mod:`torch.distributed`.
+    """
+    if gather is False:
+        return False
+    if dist.is_available() and dist.is_initialized():
+        return gather is True or dist.get_world_size(group) > 1
+    if gather is None:
+        return False
+    raise RuntimeError(
+        "gather_distributed=True needs torch.distributed.init_process_group(...) before the "
+        "first step, got no initialised process group; None gathers only where there is one"
+    )
+
+
+def check_process_group(group: object) -> None:
+    """Raise unless ``group`` is None or a process group that this rank is in."""
+    if group is None or (dist.is_available() and isinstance(group, dist.ProcessGroup)):
+        return
+    hint = ""
+    if dist.is_available() and group is dist.GroupMember.NON_GROUP_MEMBER:
+        hint = " (what new_group returns on a rank that is not in the group)"
+    raise TypeError(
+        f"process_group must be a torch.distributed.ProcessGroup or None, got {group!r}{hint}"
+    )
+
+
+# A graph break, not an error, where the loss is compiled: collectives and host reads are in here.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def gather_rows(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    config: PAUCConfig,
+    *,
+    iid_mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    validate_args: bool = True,
+    settings: Mapping[str, object] | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> GatheredRows:
+    """Return the batch of all ranks in the order of the ranks; every rank must call it.
+
+    All ranks return the same values, so all compute the same loss and keep the same queue. The
+    gradient of this rank's rows is multiplied by the number of ranks ``W``: after the average over
+    ranks that DDP and FSDP take, it is that of one process on the concatenated batch. Whoever sums
+    gradients over ranks instead divides the loss by ``W``.
+
+    A rank whose rows fail their checks takes part in the header all the same, so that every rank
+    raises and none waits. The header is read by the host: one synchronisation a step.
+
+    Args:
+        logits, targets, iid_mask, sample_weight, validate_args: this rank's rows, ``[n, C]`` and
+            ``[n]`` with ``n`` of its own, 0 included; see :func:`pauc.pauc_loss_fn`. Weights are
+            given by all ranks or by none, a mask by whom it concerns.
+        queue: the queue before the step, the same on all ranks.
+        config: the options of the loss.
+        settings: what else must be the same on all ranks.
+        group: the ranks to gather over; None: all.
+
+    Raises:
+        TypeError, ValueError: a bad argument of this rank, as in one process.
+        RuntimeError: a bad argument of another rank, which the message names.
+        ValueError: settings, weights or queues that differ between ranks; names what and where.
+    """
+    shared = {
+        "num_classes": queue.scores.shape[0],
+        "queue_size": queue.scores.shape[1],
+        **config._asdict(),
+        **(settings or {}),
+        "sample_weight is given": sample_weight is not None,
+    }
+    error: Exception | None = None
+    batch: Batch | None = None
+    try:
+        batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, validate_args)
+    except Exception as raised:  # whatever it is, the other ranks wait for the header
+        error = raised
+    headers = _exchange_headers(batch, shared, queue, group)
+    if any(h.failed for h in headers) or any(h[3:] != headers[0][3:] for h in headers):
+        _raise_everywhere(error, shared, queue, group)
+    assert batch is not None  # its rank has raised
+    return _exchange_rows(batch, sample_weight is not None, headers, config, group)
+
+
+def count_positives(targets: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Return ``[C]`` int64: how many of ``targets`` are positives of each class."""
+    targets = targets.reshape(-1).to(torch.int64)
+    label = targets - 1 if num_classes == 1 else targets
+    known = (targets != ignore_index) & (label >= 0) & (label < num_classes)
+    return class_sum(known.long(), torch.where(known, label, 0), num_classes)
+
+
+def exclude_queues(model: nn.Module) -> nn.Module:
+    """Tell DDP to leave the queues inside ``model`` alone; call it before ``DDP(model)``.
+
+    DDP broadcasts a model's buffers in every forward pass. The queues are equal on all ranks, so
+    that this changes nothing and costs the size of the queue. Not needed where the loss stands
+    outside the wrapped model, or with ``DDP(model, broadcast_buffers=False)``.
+    """
+    from pauc.module import PAUCAtBudgetLoss  # which imports this module
+
+    ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
+    for name, module in model.named_modules():
+        if isinstance(module, PAUCAtBudgetLoss):
+            prefix = f"{name}." if name else ""
+            ignored |= {f"{prefix}{buffer}" for buffer, _ in module.named_buffers()}
+    tell = nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    tell(model, sorted(ignored))  # type: ignore[no-untyped-call]
+    return model
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """Identity whose gradient is multiplied: by nothing but the factor, nan stays nan."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, factor: int) -> Tensor:
+        ctx.factor = factor
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.factor, None
+
+
+def _exchange_headers(
+    batch: Batch | None,
+    shared: Mapping[str, object],
+    queue: QueueState,
+    group: dist.ProcessGroup | None,
+) -> list[_Header]:
+    """Return the headers of all ranks."""
+    wide = batch is not None and batch.logits.dtype == torch.float64
+    rows = 0 if batch is None else batch.logits.shape[0]
+    known = torch.tensor([batch is None, rows, wide, _digest(shared)], dtype=torch.int64)
+    state = torch.stack([queue.cursor, queue.fill, queue.step])
+    header = torch.cat([known.to(state.device), state])
+    return [
+        _Header(failed, rows, wide, settings, tuple(counters))
+        for failed, rows, wide, settings, *counters in _all_gather(header, group).tolist()
+    ]
+
+
+def _exchange_rows(
+    batch: Batch,
+    weighted: bool,
+    headers: list[_Header],
+    config: PAUCConfig,
+    group: dist.ProcessGroup | None,
+) -> GatheredRows:
+    """Return the rows of all ranks, of which this rank's are attached."""
+    rank, counts = dist.get_rank(group), [h.rows for h in headers]
+    dtype = torch.float64 if any(h.wide for h in headers) else torch.float32
+    own = batch.logits.to(dtype)
+    table = _pack(batch, own.detach(), weighted)
+    padded = table.new_zeros(max(counts), table.shape[1])
+    padded[: counts[rank]] = table
+    blocks = _all_gather(padded, group) if max(counts) else padded.expand(len(counts), -1, -1)
+    table = torch.cat([block[:rows] for block, rows in zip(blocks, counts, strict=True)])
+
+    logits, targets, iid, weight = _unpack(table, dtype, own.shape[1], config.ignore_index)
+    start = sum(counts[:rank])
+    attached = _scale_gradient(own, len(counts))
+    logits = torch.cat([logits[:start], attached, logits[start + counts[rank] :]])
+    return GatheredRows(logits, targets, iid, weight if weighted else None)
+
+
+def _scale_gradient(values: Tensor, factor: int) -> Tensor:
+    return cast(Tensor, _ScaleGradient.apply(values, factor))  # type: ignore[no-untyped-call]
+
+
+def _pack(batch: Batch, logits: Tensor, weighted: bool) -> Tensor:
+    """Return rows as ``[n, words]`` int32: logits, weight if any, and target with iid bit.
+
+    A row is ``4 C + 4`` bytes, 4 more with weights; ``8 C + 4`` and 8 more in float64.
+    """
+    columns = [logits, batch.weight.to(logits.dtype).unsqueeze(1)] if weighted else [logits]
+    words = torch.cat(columns, dim=1).view(torch.int32)
+    target = torch.where(batch.present, batch.targets.clamp(-_LARGEST, _LARGEST), _IGNORED)
+    code = (2 * target + batch.iid).to(torch.int32)
+    return torch.cat([words, code.unsqueeze(1)], dim=1)
+
+
+def _unpack(
+    table: Tensor, dtype: torch.dtype, num_classes: int, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return logits ``[N, C]``, targets, iid mask and weight; the inverse of :func:`_pack`."""
+    numbers = table[:, :-1].contiguous().view(dtype)
+    code = table[:, -1].long()
+    target = code >> 1
+    targets = torch.where(target == _IGNORED, ignore_index, target)
+    return numbers[:, :num_classes], targets, (code & 1).bool(), numbers[:, -1]
+
+
+def _all_gather(tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Return ``[W, *tensor.shape]``: the tensors of all ranks, which have one shape."""
+    gathered = tensor.new_empty(dist.get_world_size(group), *tensor.shape)
+    # Not all_gather_into_tensor, which newer versions of torch rename.
+    dist.all_gather(list(gathered.unbind()), tensor, group=group)
+    return gathered
+
+
+def _digest(shared: Mapping[str, object]) -> int:
+    """Return 63 bits and a sign that stand for the settings, the same in every process."""
+    digest = hashlib.sha256(repr(sorted(shared.items())).encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def _raise_everywhere(
+    error: Exception | None,
+    shared: Mapping[str, object],
+    queue: QueueState,
+    group: dist.ProcessGroup | None,
+) -> None:
+    """Raise on every rank, with the cause: all ranks have seen in the headers that there is one.
+
+    A further exchange, of Python objects, since the headers only say that something is wrong.
+    """
+    counters = {f"queue {name}": int(getattr(queue, name)) for name in ("cursor", "fill", "step")}
+    message = None if error is None else f"{type(error).__name__}: {error}"
+    settings = {name: repr(value) for name, value in {**shared, **counters}.items()}
+    reports: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(reports, (message, settings), group=group)
+    if error is not None:
+        raise error
+    refused = [f"rank {r} ({message})" for r, (message, _) in enumerate(reports) if message]
+    if refused:
+        raise RuntimeError(f"no step was taken, for the rows of {', '.join(refused)} were refused")
+    everyone = [settings for _, settings in reports]
+    names = [name for name in everyone[0] if len({s.get(name) for s in everyone}) > 1]
+    differences = [
+        f"{name}: " + ", ".join(f"{s.get(name)} on rank {r}" for r, s in enumerate(everyone))
+        for name in names
+    ]
+    raise ValueError(
+        f"all ranks must have the same settings and queue, got {'; '.join(differences)}"
+    )
