@@ -6,10 +6,12 @@ Starting a process costs more than a check, so that one start per number of rank
 
 from __future__ import annotations
 
+import copy
 import datetime
 import hashlib
 import multiprocessing
 import os
+import pickle
 import time
 import traceback
 import warnings
@@ -388,7 +390,14 @@ def subgroup(rank):
     rows = batch(2, {})
     logits = rows.pop("features")[:, :1]
     own = part_of({"logits": logits, **rows}, 2, rank, members)
-    return module(**own).item(), make_loss({}, False)(logits, **rows).item()
+    loss = module(**own).item()
+    twin, unpickled = copy.deepcopy(module), pickle.loads(pickle.dumps(module))
+    return {
+        "loss": loss,
+        "of one process": make_loss({}, False)(logits, **rows).item(),
+        "copied": twin.process_group is group and digest(twin.queue) == digest(module.queue),
+        "unpickled": unpickled.process_group is None,
+    }
 
 
 def outlive(rank):

@@ -212,8 +212,10 @@ def test_diagnostics_are_of_all_rows_but_for_the_positives_of_this_rank(results,
 def test_only_the_ranks_of_the_group(results, world):
     members = results(world)[: max(1, world - 1)]
     for result in members:
-        loss, of_one_process = result["group"]
-        assert loss == pytest.approx(of_one_process, rel=1e-12)
+        group = result["group"]
+        assert group["loss"] == pytest.approx(group["of one process"], rel=1e-12)
+        assert group["copied"]  # deepcopy, over the same group
+        assert group["unpickled"]  # without a group
 
 
 @pytest.mark.parametrize("world", [2, 3])
