@@ -238,7 +238,8 @@ def _unpack(
     table: Tensor, dtype: torch.dtype, num_classes: int, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return logits ``[N, C]``, targets, iid mask and weight; the inverse of :func:`_pack`."""
-    numbers = table[:, :-1].contiguous().view(dtype)
+    # A copy at any rate: one row would pass for contiguous, with strides that no float64 fits.
+    numbers = table[:, :-1].clone(memory_format=torch.contiguous_format).view(dtype)
     code = table[:, -1].long()
     target = code >> 1
     targets = torch.where(target == _IGNORED, ignore_index, target)
@@ -280,11 +281,23 @@ def _raise_everywhere(
     if refused:
         raise RuntimeError(f"no step was taken, for the rows of {', '.join(refused)} were refused")
     everyone = [settings for _, settings in reports]
-    names = [name for name in everyone[0] if len({s.get(name) for s in everyone}) > 1]
     differences = [
-        f"{name}: " + ", ".join(f"{s.get(name)} on rank {r}" for r, s in enumerate(everyone))
-        for name in names
+        f"{name}: {_by_value([s.get(name) for s in everyone])}"
+        for name in everyone[0]
+        if len({s.get(name) for s in everyone}) > 1
     ]
     raise ValueError(
-        f"all ranks must have the same settings and queue, got {'; '.join(differences)}"
+        f"all ranks must have the same settings and queue, got {'; '.join(differences)}. "
+        "Cure: build the loss and load its checkpoint in the same way on every rank"
+    )
+
+
+def _by_value(values: list[str | None]) -> str:
+    """Return each value with the ranks that have it, for an error message."""
+    ranks: dict[str | None, list[str]] = {}
+    for rank, value in enumerate(values):
+        ranks.setdefault(value, []).append(str(rank))
+    return ", ".join(
+        f"{value} on rank {', '.join(where[:3])}{', ...' if len(where) > 3 else ''}"
+        for value, where in ranks.items()
     )

@@ -1,0 +1,415 @@
+"""Real gloo processes on the loopback address, and the checks that run inside them.
+
+Starting a process costs more than a check, so that one start per number of ranks runs them all:
+`run_ranks` returns what every check returned on every rank, and the tests look at that.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import hashlib
+import multiprocessing
+import os
+import pickle
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pauc import PAUCAtBudgetLoss, QueueState
+from pauc.distributed import exclude_queues
+
+STEPS = 20
+GROUP_TIMEOUT = datetime.timedelta(seconds=20)
+FEATURES = 5
+
+# Every option away from its default somewhere; num_classes and queue_size are set here too.
+CASES = {
+    "trapezoid": {},
+    "knots": {"n_knots": 4, "alpha": 0.05, "tau_scale": "band", "weighted": True},
+    "live": {"pos_numerator": "live", "budget_basis": "population", "masked": True},
+    "no queue": {"queue_size": 0, "quantile_interpolation": "linear", "temperature": 0.5},
+    "classes": {"num_classes": 3, "reduction": "sum", "weighted": True, "masked": True},
+    "pairwise": {"surrogate": "pairwise", "masked": True},
+    "logistic": {"surrogate": "pairwise", "link": "logistic", "gradient_scale": "live"},
+    "pairwise, no queue": {"surrogate": "pairwise", "queue_size": 0, "tau_scale": "unit"},
+    "pairwise, live": {
+        "surrogate": "pairwise",
+        "pos_numerator": "live",
+        "gradient_scale": "live",
+        "budget_basis": "population",
+        "num_classes": 3,
+        "weighted": True,
+        "masked": True,
+    },
+    "capped": {"max_pool_size": 50, "weighted": True, "num_classes": 3, "gradient_scale": "live"},
+    "capped pairwise": {"surrogate": "pairwise", "max_pool_size": 50, "weighted": True},
+    "no checks": {"surrogate": "pairwise", "validate_args": False, "weighted": True},
+}
+MODEL_CASE = {"surrogate": "pairwise", "link": "logistic", "num_classes": 3, "weighted": True}
+
+
+def run_ranks(world, check, folder, *arguments, timeout=120):
+    """Run `check(rank, *arguments)` on every rank and return the results in order.
+
+    A rank that died leaves None. A rank that raised, or is not done in time, is an error here.
+    """
+    # A server that has imported torch once and forks: a start takes milliseconds, not seconds.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed.fsdp", "pauc"])
+    out = Path(folder) / f"{check.__name__}_{world}"
+    out.mkdir()
+    processes = [
+        context.Process(target=_rank, args=(rank, world, out, check, arguments))
+        for rank in range(world)
+    ]
+    end = time.monotonic() + timeout
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
+    late = [rank for rank, process in enumerate(processes) if process.is_alive()]
+    for process in processes:
+        process.kill()
+    assert not late, f"ranks {late} of {world} were not done after {timeout} s"
+    results = []
+    for rank in range(world):
+        file = out / f"{rank}.pt"
+        result, failure = torch.load(file, weights_only=False) if file.exists() else (None, None)
+        assert failure is None, f"rank {rank} of {world}:\n{failure}"
+        results.append(result)
+    return results
+
+
+def _rank(rank, world, out, check, arguments):
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{out}/store",
+        rank=rank,
+        world_size=world,
+        timeout=GROUP_TIMEOUT,
+    )
+    try:
+        report = check(rank, *arguments), None
+    except Exception:
+        report = None, traceback.format_exc()
+    torch.save(report, out / f"{rank}.pt")
+    os._exit(0)  # without the goodbyes of a group that may have lost a rank
+
+
+def all_checks(rank, folder):
+    """Everything that a number of ranks is tested for; returns results by name."""
+    warnings.simplefilter("ignore")
+    double = {name: train(options, rank=rank) for name, options in CASES.items()}
+    single = {name: train(options, torch.float32, rank=rank) for name, options in CASES.items()}
+    kinds = ["inside", "excluded", "sharded"]
+    if dist.get_world_size() == 2:  # once is enough: tracing costs more than all the rest
+        kinds.append("compiled")
+    return {
+        "float64": double,
+        "float32": single,
+        "models": {kind: train(MODEL_CASE, rank=rank, kind=kind) for kind in kinds},
+        "resumed": resume(folder, rank),
+        "traffic": traffic(rank),
+        "errors": errors(rank),
+        "odd": odd_rows(rank),
+        "half": half(rank),
+        "diagnostics": diagnostics(rank),
+        "group": subgroup(rank),
+    }
+
+
+def make_loss(options, gather, **more):
+    given = {k: v for k, v in options.items() if k not in ("weighted", "masked")}
+    given = {"num_classes": 1, "queue_size": 64, "beta": 0.3, "temperature": 0.3, **given}
+    return PAUCAtBudgetLoss(gather_distributed=gather, **given, **more)
+
+
+def make_model(num_classes, dtype=torch.float64):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Linear(8, num_classes))
+    return net.to(dtype)
+
+
+class Both(nn.Module):
+    """A model whose forward pass returns the loss."""
+
+    def __init__(self, net, loss):
+        super().__init__()
+        self.net, self.loss = net, loss
+
+    def forward(self, features, **rows):
+        return self.loss(self.net(features), **rows)
+
+
+def batch(step, options, dtype=torch.float64):
+    """Return the rows of a step; some steps are odd as a whole, or in parts once they are cut."""
+    g = torch.Generator().manual_seed(step)
+    num_classes = options.get("num_classes", 1)
+    count = {9: 0, 13: 2}.get(step, int(torch.randint(20, 60, (), generator=g)))
+    features = torch.randn(count, FEATURES, generator=g, dtype=torch.float64)
+    targets = torch.randint(0, max(num_classes, 2), (count,), generator=g)
+    features[:, 0] += targets
+    ignored = torch.rand(count, generator=g) < {7: 0.6, 11: 1.0}.get(step, 0.1)
+    targets[ignored] = -100
+    if step in (5, 7):  # the ranks' parts have one class, or nothing but rows to ignore
+        order = targets.argsort()
+        features, targets = features[order], targets[order]
+    rows = {"features": features.to(dtype), "targets": targets}
+    iid_mask, weight = torch.rand(count, generator=g) < 0.8, torch.rand(count, generator=g)
+    rows |= {"iid_mask": iid_mask} if options.get("masked") else {}
+    return rows | ({"sample_weight": weight.to(dtype)} if options.get("weighted") else {})
+
+
+def part_of(rows, step, rank, world):
+    """Return this rank's part: at random, in even parts, or all rows for the last rank."""
+    count = len(rows["targets"])
+    cuts = torch.randint(0, count + 1, (world - 1,), generator=torch.Generator().manual_seed(step))
+    cuts = [0, *cuts.sort().values.tolist(), count]
+    if step in (5, 7):
+        cuts = [count * r // world for r in range(world + 1)]
+    if step == 3:
+        cuts = [0] * world + [count]
+    return {name: value[cuts[rank] : cuts[rank + 1]] for name, value in rows.items()}
+
+
+def train(options, dtype=torch.float64, *, rank=None, kind="beside", steps=range(STEPS), load=None):
+    """Train, in one process (rank None) or on all ranks; return what must agree.
+
+    `kind` is how model and loss are wrapped; the loss stands beside the model unless it says so.
+    """
+    gather = rank is not None
+    model = make_model(options.get("num_classes", 1), dtype)
+    loss = make_loss(options, gather)
+    if load is not None:
+        model.load_state_dict(load["model"])
+        loss.load_state_dict(load["loss"])
+    step_fn, parameters = _wrap(model, loss, gather, kind)
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    losses, digests = [], []
+    for step in steps:
+        rows = batch(step, options, dtype)
+        if gather:
+            rows = part_of(rows, step, rank, dist.get_world_size())
+        optimizer.zero_grad()
+        value = step_fn(**rows)
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+        digests.append(digest(loss.queue))
+    tensors = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in model.parameters()]
+    return {
+        "parameters": torch.cat([p.detach().flatten() for p in tensors]),
+        "losses": losses,
+        "digests": digests,
+        "queue": loss.queue._asdict(),
+        "state": {"model": model.state_dict(), "loss": loss.state_dict()}
+        if kind == "beside"
+        else None,
+    }
+
+
+def _wrap(model, loss, distributed, kind):
+    """Return a function from rows to loss, and the parameters to train."""
+    if distributed and kind in ("inside", "excluded"):
+        both = Both(model, loss)
+        wrapped = DistributedDataParallel(exclude_queues(both) if kind == "excluded" else both)
+        return wrapped, list(wrapped.parameters())
+    if distributed and kind == "sharded":
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for layer in (model[0], model[2], model):
+            fully_shard(layer, mesh=mesh)
+        return Both(model, loss), list(model.parameters())
+    step_fn = Both(DistributedDataParallel(model) if distributed else model, loss)
+    if distributed and kind == "compiled":
+        return torch.compile(step_fn, backend="eager"), list(model.parameters())
+    return step_fn, list(model.parameters())
+
+
+def digest(queue):
+    """Return a digest of a queue, order, cursor and fill included."""
+    parts = [t.contiguous().numpy().tobytes() for t in QueueState(*queue)]
+    return hashlib.sha256(b"|".join(parts)).hexdigest()
+
+
+def resume(folder, rank):
+    """Continue from the checkpoint of another number of ranks, if there is one, then leave one."""
+    file, halfway = Path(folder) / "checkpoint.pt", STEPS // 2
+    if file.exists():
+        load = torch.load(file, weights_only=True)
+        return train(MODEL_CASE, rank=rank, steps=range(halfway, STEPS), load=load)
+    state = train(MODEL_CASE, rank=rank, steps=range(halfway))["state"]
+    if rank == 0:
+        torch.save(state, file)
+    return None
+
+
+class Collectives(TorchDispatchMode):
+    """Lists every collective with the bytes that this rank brings to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "c10d":
+            self.calls.append((func.overloadpacket.__name__, sent_bytes(args)))
+        return func(*args, **(kwargs or {}))
+
+
+def sent_bytes(args):
+    """Return the bytes of a collective's input: its last list of tensors, or its first argument."""
+    lists = [a for a in args if isinstance(a, list) and a and isinstance(a[0], torch.Tensor)]
+    tensors = lists[-1] if lists else [a for a in args if isinstance(a, torch.Tensor)][:1]
+    return sum(t.nbytes for t in tensors)
+
+
+def traffic(rank):
+    """Return the collectives of a step: 10 rows a rank and 2 more on rank 0; and of DDP."""
+    world, found = dist.get_world_size(), {}
+    count = 12 if rank == 0 else 10
+    for name, num_classes, weighted, dtype in (
+        *(("binary", 1, False, torch.float32), ("half", 1, False, torch.float16)),
+        *(("weighted", 4, True, torch.float32), ("double", 4, True, torch.float64)),
+    ):
+        loss = make_loss({"num_classes": num_classes}, True)
+        logits = torch.randn(count, num_classes, dtype=dtype, requires_grad=True)
+        weight = torch.ones(count) if weighted else None
+        with Collectives() as collectives:
+            loss(logits, torch.arange(count) % 2, sample_weight=weight).backward()
+        found[name] = collectives.calls
+    for kind in ("inside", "excluded"):
+        loss = make_loss({"queue_size": 4096}, True)
+        step_fn, _ = _wrap(make_model(1), loss, True, kind)
+        with Collectives() as collectives, torch.no_grad():
+            step_fn(**part_of(batch(0, {}), 0, rank, world))
+        found[kind] = collectives.calls
+    return found
+
+
+def errors(rank):
+    """Return the message by which a rank refuses, then what the next good step gives."""
+    world = dist.get_world_size()
+    last = rank == world - 1 and world > 1
+    logits, targets = torch.randn(4, 3), torch.tensor([0, 1, 2, -100])
+
+    def refusal(options=None, *, loss=None, **rows):
+        loss = loss or make_loss({"num_classes": 3, **(options or {})}, True)
+        try:
+            loss(**{"logits": logits, "targets": targets, **rows})
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    ahead = make_loss({"num_classes": 3}, True)
+    if last:
+        ahead.queue_step.add_(5)
+    bad_weight = torch.tensor([1.0, 1.0, 1.0, -1.0 if last else 1.0])
+    loss = make_loss({"num_classes": 3}, True)
+    found = {
+        "option": refusal({"beta": 0.31} if last else {}),
+        "queue_size": refusal({"queue_size": 32} if last else {}),
+        "num_classes": refusal({"num_classes": 4} if last else {}, logits=torch.randn(4, 3 + last)),
+        "weights": refusal(sample_weight=torch.ones(4) if last else None),
+        "queue": refusal(loss=ahead),
+        "mode": refusal(loss=make_loss({"num_classes": 3}, True).train(not last)),
+        "targets": refusal(loss=loss, targets=torch.tensor([0, 1, 7 if last else 2, 0])),
+        "bad weight": refusal(loss=loss, sample_weight=bad_weight),
+        "shape": refusal(loss=loss, logits=torch.randn(5 if last else 4, 3)),
+        "type": refusal(loss=loss, targets=None if last else targets),
+    }
+    found["nothing has entered"] = int(loss.queue_fill), int(loss.queue_step)
+    found["then"] = refusal(loss=loss, iid_mask=torch.ones(4).bool() if last else None)
+    return found
+
+
+def odd_rows(rank):
+    """Return gradient and loss where nothing counts, or where one rank's row is not finite."""
+    found = {}
+    for name, targets in (("empty", []), ("ignored", [-100] * 2), ("negatives", [0] * 3)):
+        logits = torch.randn(len(targets), 1, requires_grad=True)
+        loss = make_loss({}, True)(logits, torch.tensor(targets, dtype=torch.int64))
+        loss.backward()
+        found[name] = loss.item(), logits.grad.abs().sum().item()
+    logits = torch.full((1, 1), float("nan") if rank == 0 else 1.0).requires_grad_()
+    module = make_loss({}, True)
+    module(logits, torch.tensor([1])).backward()
+    found["nan"] = logits.grad.item(), int(module.queue_fill)
+    return found
+
+
+def half(rank):
+    """Return dtypes and digest where one rank brings another precision than the others."""
+    found = {}
+    for name, dtypes in (
+        ("half", (torch.float16, torch.float16)),
+        ("bfloat16 and float32", (torch.bfloat16, torch.float32)),
+        ("float32 and float64", (torch.float32, torch.float64)),
+    ):
+        module, dtype = make_loss({}, True), dtypes[min(rank, 1)]
+        logits = torch.linspace(-1, 1, 9).unsqueeze(1).to(dtype).requires_grad_()
+        loss = module(logits, (torch.arange(9) % 2))
+        loss.backward()
+        found[name] = loss.dtype, logits.grad.dtype == dtype, digest(module.queue), loss.item()
+    return found
+
+
+def diagnostics(rank):
+    """Return the stats of a step and the counts of the targets that this rank brought."""
+    options = {"num_classes": 3, "validate_args": False}
+    rows = batch(1, options)
+    logits = rows.pop("features")[:, :3]
+    whole = make_loss(options, False)(logits, **rows, return_diagnostics=True)[1]
+    own = part_of({"logits": logits, **rows}, 1, rank, dist.get_world_size())
+    _, per_class, valid, stats = make_loss(options, True)(
+        **own, return_per_class=True, return_diagnostics=True
+    )
+    counts = [int((own["targets"] == c).sum()) for c in range(3)]
+    return {"whole": whole, "own": counts, "stats": stats, "valid": valid, "per_class": per_class}
+
+
+def subgroup(rank):
+    """Return the loss over the group of all ranks but the last, beside that of the rows alone."""
+    world = dist.get_world_size()
+    members = max(1, world - 1)
+    group = dist.new_group(range(members))
+    if rank >= members:
+        return None
+    module = make_loss({}, None if members > 1 else True, process_group=group)
+    rows = batch(2, {})
+    logits = rows.pop("features")[:, :1]
+    own = part_of({"logits": logits, **rows}, 2, rank, members)
+    loss = module(**own).item()
+    twin, unpickled = copy.deepcopy(module), pickle.loads(pickle.dumps(module))
+    return {
+        "loss": loss,
+        "of one process": make_loss({}, False)(logits, **rows).item(),
+        "copied": twin.process_group is group and digest(twin.queue) == digest(module.queue),
+        "unpickled": unpickled.process_group is None,
+    }
+
+
+def outlive(rank):
+    """Return how long the others take to notice that the last rank has died, and the error."""
+    loss = make_loss({}, True)
+    rows = torch.randn(4, 1), torch.tensor([0, 1, 0, 1])
+    loss(*rows)
+    if rank == dist.get_world_size() - 1:
+        os._exit(1)
+    start = time.monotonic()
+    try:
+        loss(*rows)
+    except RuntimeError as error:
+        return time.monotonic() - start, str(error), int(loss.queue_step)
+    return None
