@@ -315,7 +315,7 @@ def errors(rank):
     ahead = make_loss({"num_classes": 3}, True)
     if last:
         ahead.queue_step.add_(5)
-    bad_weight = torch.tensor([1.0, 1.0, 1.0, -1.0 if last else 1.0])
+    bad_weight = torch.tensor([-1.0 if last else 1.0, 1.0, 1.0, 1.0])
     loss = make_loss({"num_classes": 3}, True)
     found = {
         "option": refusal({"beta": 0.31} if last else {}),
