@@ -40,6 +40,9 @@ class Options(NamedTuple):
     quantile_interpolation: str = "higher"
     link: str = "sigmoid"
     gradient_scale: str = "pool"  # leaves the value alone; `reference_gradient` reads it
+    edge_gradient: str = "detached"  # leaves the value alone
+    bce_weight: float = 0.0
+    pauc_weight: float = 1.0
 
 
 class Sample(NamedTuple):
@@ -301,6 +304,24 @@ def reduce_losses(per_class: list[float], valid: list[bool], reduction: str):
     return total / len(kept) if reduction == "mean" and kept else float(total)
 
 
+def cross_entropy(pool: list[Sample]) -> float:
+    """The mean of log(1 + exp(-s)) over live positives and log(1 + exp(s)) over other live rows."""
+    margins = [x.score if x.positive else -x.score for x in pool if x.live]
+    if not all(math.isfinite(m) for m in margins):
+        return NAN
+    terms = [max(-m, 0.0) + math.log1p(math.exp(-abs(m))) for m in margins]
+    return math.fsum(terms) / max(len(terms), 1)
+
+
+def add_cross_entropy(loss, pools: list[list[Sample]], o: Options):
+    """The weighted sum of the loss so far and of the cross-entropy, which every class has."""
+    bce = [cross_entropy(pool) for pool in pools] if o.bce_weight > 0 else [0.0] * len(pools)
+    if o.reduction == "none":
+        return [o.pauc_weight * a + o.bce_weight * b for a, b in zip(loss, bce, strict=True)]
+    total = sum(bce) / len(bce) if o.reduction == "mean" else sum(bce)
+    return o.pauc_weight * loss + o.bce_weight * total
+
+
 def advance_queue(queue: list[Row], batch: list[Row], queue_size: int, ignore_index) -> list[Row]:
     """First in, first out; rows that are ignored or not finite stay outside."""
     entering = [
@@ -349,7 +370,7 @@ def reference_step(
     ]
     stats = [class_stats(pool, f, o) for pool, f in zip(pools, frozen, strict=True)]
     return ReferenceResult(
-        loss=reduce_losses(per_class, valid, o.reduction),
+        loss=add_cross_entropy(reduce_losses(per_class, valid, o.reduction), pools, o),
         per_class=per_class,
         valid=valid,
         degenerate=degenerate,

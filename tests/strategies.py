@@ -144,6 +144,9 @@ def options(draw):
             "ignore_index": st.sampled_from([-100, 0, -1, 255]),
             "quantile_interpolation": st.sampled_from(INTERPOLATIONS),
             "gradient_scale": st.sampled_from(["pool", "live"]),
+            "edge_gradient": st.sampled_from(["detached", "implicit"]),
+            "bce_weight": st.sampled_from([0.0, 0.5, 2.0]),
+            "pauc_weight": st.sampled_from([0.0, 0.25, 1.0]),
         },
     )
     return {**draw(bands()), **draw(link_options()), **draw(others)}
