@@ -205,6 +205,8 @@ def test_non_finite_step_is_seen_once_and_leaves_no_trace(surrogate, target, val
     bad, bad_targets = torch.randn(5, 1), torch.tensor([0, 1, 0, 1, target])
     clean(bad[:4], bad_targets[:4])
     bad = bad.index_fill(0, torch.tensor(4), value).requires_grad_()
+    by_function, _ = pauc_loss_fn(bad, bad_targets, spoiled.queue, **spoiled.config._asdict())
+    assert not math.isfinite(by_function.item())
     loss = spoiled(bad, bad_targets)
     loss.backward()
     assert not math.isfinite(loss.item())
@@ -221,11 +223,15 @@ def test_non_finite_step_is_seen_once_and_leaves_no_trace(surrogate, target, val
 )
 @pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
 def test_nothing_to_compare_is_an_attached_zero(surrogate, targets, num_classes, reduction):
-    module = PAUCAtBudgetLoss(num_classes, queue_size=8, surrogate=surrogate, reduction=reduction)
+    options = {"surrogate": surrogate, "reduction": reduction}
+    module = PAUCAtBudgetLoss(num_classes, queue_size=8, **options)
     logits = torch.randn(len(targets), num_classes, requires_grad=True)
-    loss, per_class, valid = module(
-        logits, torch.tensor(targets, dtype=torch.int64), return_per_class=True
-    )
+    labels = torch.tensor(targets, dtype=torch.int64)
+    by_function, queue = pauc_loss_fn(logits, labels, init_queue(8, num_classes), **options)
+    loss, per_class, valid = module(logits, labels, return_per_class=True)
+    assert by_function.requires_grad
+    assert torch.equal(by_function.nan_to_num(9), loss.nan_to_num(9))
+    assert int(queue.fill) == int(module.queue_fill)
     assert not valid.any()
     assert per_class.isnan().all()
     assert loss.requires_grad
