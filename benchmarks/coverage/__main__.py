@@ -46,8 +46,8 @@ def parse() -> argparse.Namespace:
     sub.add_argument("--epochs", type=int, help="instead of the data set's own number")
     sub = commands.add_parser("report", help=report.__doc__)
     sub.set_defaults(command=report)
-    sub.add_argument("--synthetic", type=Path, default=SYNTHETIC)
-    sub.add_argument("--real", type=Path, default=REAL)
+    sub.add_argument("--synthetic", type=Path, nargs="+", default=[SYNTHETIC])
+    sub.add_argument("--real", type=Path, nargs="+", default=[REAL])
     return parser.parse_args()
 
 

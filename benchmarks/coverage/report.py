@@ -29,13 +29,13 @@ class Group(NamedTuple):
     limit: Value | None
 
 
-def update(synthetic: Path, real: Path) -> None:
+def update(synthetic: Sequence[Path], real: Sequence[Path]) -> None:
     """Write all tables into README.md and all figures next to it."""
-    for spot, path, groups in (
+    for spot, paths, groups in (
         ("synthetic", synthetic, synthetic_groups),
         ("real", real, real_groups),
     ):
-        made = groups(Store(path).records.values())
+        made = groups([record for path in paths for record in Store(path).records.values()])
         text = "\n\n".join(table(group) for group in made) or "Not run yet."
         replace_in_readme(f"coverage-{spot}", text, README)
         if made:
