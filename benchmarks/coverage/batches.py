@@ -1,0 +1,64 @@
+"""Which rows a step sees. An arm names one of `BATCHINGS`; all give the same number of steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Drawn(NamedTuple):
+    rows: Tensor  # int64 [N] into the training rows
+    iid: Tensor | None  # bool [N], False for rows that were added by class or score; None: all iid
+
+
+class Batching(Protocol):
+    def epoch(self) -> Iterator[Drawn]: ...
+
+    def seen(self, rows: Tensor, logits: Tensor) -> None:
+        """Told after each step what the rows scored."""
+
+
+class Shuffled:
+    """A new permutation an epoch, from the global generator; the last batch may be short."""
+
+    def __init__(self, targets: Tensor, batch_size: int, seed: int) -> None:  # noqa: ARG002
+        self.n_rows, self.batch_size = len(targets), batch_size
+
+    def epoch(self) -> Iterator[Drawn]:
+        for rows in torch.randperm(self.n_rows).split(self.batch_size):  # type: ignore[no-untyped-call]
+            yield Drawn(rows, None)
+
+    def seen(self, rows: Tensor, logits: Tensor) -> None:
+        pass
+
+
+class Banded:
+    """`pauc.sampler.BandSampler` with its defaults: half iid, the rest positives and hard rows."""
+
+    def __init__(self, targets: Tensor, batch_size: int, seed: int) -> None:
+        from pauc.sampler import BandSampler
+
+        steps = steps_per_epoch(len(targets), batch_size)
+        self.sampler = BandSampler(targets, batch_size, num_batches=steps, seed=seed)
+
+    def epoch(self) -> Iterator[Drawn]:
+        for rows in self.sampler:
+            yield Drawn(torch.as_tensor(rows), self.sampler.iid_mask)
+        self.sampler.refresh()
+
+    def seen(self, rows: Tensor, logits: Tensor) -> None:
+        self.sampler.update(rows, logits)
+
+
+BATCHINGS: dict[str, Callable[[Tensor, int, int], Batching]] = {
+    "shuffled": Shuffled,
+    "banded": Banded,
+}
+
+
+def steps_per_epoch(n_rows: int, batch_size: int) -> int:
+    return math.ceil(n_rows / batch_size)
