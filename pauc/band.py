@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,23 @@ class Band(NamedTuple):
 def attach_knots(pool: Pool, band: Band, config: PAUCConfig) -> Tensor:
     """Return the knots ``[C, K]`` of a defined band, unchanged, with a gradient to the batch.
 
+    A knot moves with the rows of :func:`knot_shares`, each by its share of them all.
+    """
+    moving = pool.scores - pool.scores.detach()
+    knots = []
+    for knot, log_share in zip(
+        band.edges.knots.unbind(-1), knot_shares(pool, band, config), strict=True
+    ):
+        share = log_share.softmax(dim=-1)
+        # No reference row among those that share: the knot stands still.
+        none = (log_share == -math.inf).all(dim=-1, keepdim=True)
+        knots.append(knot + (torch.where(none, 0.0, share) * moving).sum(dim=-1))
+    return torch.stack(knots, dim=-1)
+
+
+def knot_shares(pool: Pool, band: Band, config: PAUCConfig) -> Iterator[Tensor]:
+    """Yield for each knot the logarithm ``[C, M]`` of how much a row moves it, up to a constant.
+
     The smooth quantile ``t`` of FPR ``q`` solves ``mean_j sigmoid((s_j - t) / tau) = q``. By the
     implicit function theorem it moves with row ``j`` in proportion to the logistic density at
     ``(s_j - t) / tau``, and with all rows together by as much as they do. That equation has no root
@@ -42,22 +60,15 @@ def attach_knots(pool: Pool, band: Band, config: PAUCConfig) -> Tensor:
     With ``gradient_scale="live"`` only the batch's rows share it, otherwise all of the pool do.
     """
     mask = band.reference & pool.live if config.gradient_scale == "live" else band.reference
-    fixed = pool.scores.detach()
-    moving = pool.scores - fixed
-    knots = []
     for k, knot in enumerate(band.edges.knots.unbind(-1)):
-        u = (fixed - knot.unsqueeze(-1)) / band.tau.unsqueeze(-1)
+        u = (pool.scores.detach() - knot.unsqueeze(-1)) / band.tau.unsqueeze(-1)
         if k == 0 and config.alpha == 0:
             log_share = u
         elif k == config.n_knots - 1 and config.beta == 1:
             log_share = -u
         else:
             log_share = logsigmoid(u) + logsigmoid(-u)
-        share = torch.where(mask, log_share, -math.inf).softmax(dim=-1)
-        # No reference row among those that share: the knot stands still.
-        share = torch.where(mask.any(dim=-1, keepdim=True), share, 0.0)
-        knots.append(knot + (share * moving).sum(dim=-1))
-    return torch.stack(knots, dim=-1)
+        yield torch.where(mask, log_share, -math.inf)
 
 
 def make_band(pool: Pool, config: PAUCConfig, read_values: bool) -> Band:
@@ -85,11 +96,19 @@ def make_band(pool: Pool, config: PAUCConfig, read_values: bool) -> Band:
         interpolation=config.quantile_interpolation,
         count=count,
     )
-    tau = config.temperature * scale
-    present, spread = negative_count.per_class > 0, tau > torch.finfo(tau.dtype).tiny
+    return assemble_band(
+        reference, count.per_class, negative_count.per_class, edges, config.temperature * scale
+    )
+
+
+def assemble_band(
+    reference: Tensor, ref_count: Tensor, negative_count: Tensor, edges: BandEdges, tau: Tensor
+) -> Band:
+    """Return the band of these parts, for counts of iid negatives and a ``tau`` of each class."""
+    present, spread = negative_count > 0, tau > torch.finfo(tau.dtype).tiny
     return Band(
         reference=reference,
-        ref_count=count.per_class,
+        ref_count=ref_count,
         edges=edges,
         tau=torch.where(present & spread, tau, 1.0),
         defined=present & spread,

@@ -16,8 +16,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pauc.config import PAUCConfig
+from pauc.functional import PAUCTerms
 from pauc.pool import Batch, make_batch
 from pauc.queue import QueueState
+from pauc.sharded import loss_of_shards
 from pauc.surrogates import class_sum
 
 # How a target travels: in 31 bits, next to the bit of the iid mask. No class index comes near.
@@ -45,7 +47,7 @@ class _Header(NamedTuple):
     rows: int
     wide: int  # 1: the arithmetic is float64
     settings: int  # digest of what must be the same on all ranks
-    queue: tuple[int, ...]  # the queue's cursor, fill and step
+    queue: tuple[int, ...]  # those of its counters that must be the same
 
 
 def is_gathering(gather: bool | None, group: dist.ProcessGroup | None) -> bool:
@@ -64,6 +66,20 @@ def is_gathering(gather: bool | None, group: dist.ProcessGroup | None) -> bool:
         "gather_distributed=True needs torch.distributed.init_process_group(...) before the "
         "first step, got no initialised process group; None gathers only where there is one"
     )
+
+
+def world_size(group: dist.ProcessGroup | None) -> int:
+    """Return the number of ranks that a queue is divided over.
+
+    Raises:
+        RuntimeError: no initialised :mod:`torch.distributed`.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        raise RuntimeError(
+            "shard_queue=True needs torch.distributed.init_process_group(...) before the loss is "
+            "built, got no initialised process group"
+        )
+    return dist.get_world_size(group)
 
 
 def check_process_group(group: object) -> None:
@@ -116,24 +132,62 @@ def gather_rows(
         RuntimeError: a bad argument of another rank, which the message names.
         ValueError: settings, weights or queues that differ between ranks; names what and where.
     """
-    shared = {
-        "num_classes": queue.scores.shape[0],
-        "queue_size": queue.scores.shape[1],
-        **config._asdict(),
-        **(settings or {}),
-        "sample_weight is given": sample_weight is not None,
-    }
-    error: Exception | None = None
-    batch: Batch | None = None
-    try:
-        batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, validate_args)
-    except Exception as raised:  # whatever it is, the other ranks wait for the header
-        error = raised
-    headers = _exchange_headers(batch, shared, queue, group)
-    if any(h.failed for h in headers) or any(h[3:] != headers[0][3:] for h in headers):
-        _raise_everywhere(error, shared, queue, group)
-    assert batch is not None  # its rank has raised
+    batch, headers = _checked_batch(
+        logits,
+        targets,
+        queue,
+        config,
+        iid_mask,
+        sample_weight,
+        validate_args,
+        settings or {},
+        ("cursor", "fill", "step"),
+        group,
+    )
     return _exchange_rows(batch, sample_weight is not None, headers, config, group)
+
+
+# As above. The gradient of this path is known when the forward pass ends: none is exchanged later.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def sharded_terms(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    config: PAUCConfig,
+    *,
+    iid_mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    validate_args: bool = True,
+    diagnostics: bool = False,
+    settings: Mapping[str, object] | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> tuple[PAUCTerms, int]:
+    """Return the loss over the rows and the queues of all ranks, and how many rows they brought.
+
+    Args, Raises: as for :func:`gather_rows` and :func:`pauc.sharded.loss_of_shards`; ``queue`` is
+    this rank's part of the whole, and the returned queue has this rank's rows in it.
+    """
+    # Ranks that disagree on these would go on with different collectives.
+    also = {"gradient": torch.is_grad_enabled(), **(settings or {})}
+    batch, headers = _checked_batch(
+        logits,
+        targets,
+        queue,
+        config,
+        iid_mask,
+        sample_weight,
+        validate_args,
+        also,
+        ("step",),
+        group,
+    )
+    ranks = Ranks(dist.get_rank(group), len(headers), group)
+    own = batch.logits.to(_common_dtype(headers))
+    batch = batch._replace(
+        logits=_scale_gradient(own, ranks.size), weight=batch.weight.to(own.dtype)
+    )
+    terms = loss_of_shards(batch, queue, config, ranks, validate_args, diagnostics)
+    return terms, sum(header.rows for header in headers)
 
 
 def count_positives(targets: Tensor, num_classes: int, ignore_index: int) -> Tensor:
@@ -163,6 +217,24 @@ def exclude_queues(model: nn.Module) -> nn.Module:
     return model
 
 
+class Ranks(NamedTuple):
+    """What :mod:`pauc.sharded` asks of the other ranks; every rank must ask in the same order."""
+
+    rank: int  # this one's place
+    size: int
+    group: dist.ProcessGroup | None
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum of all ranks' tensors, which have one shape."""
+        total = tensor.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=self.group)
+        return total
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return ``[size, *tensor.shape]``: all ranks' tensors, which have one shape."""
+        return _all_gather(tensor.detach().contiguous(), self.group)
+
+
 class _ScaleGradient(torch.autograd.Function):
     """Identity whose gradient is multiplied: by nothing but the factor, nan stays nan."""
 
@@ -176,22 +248,61 @@ class _ScaleGradient(torch.autograd.Function):
         return gradients[0] * ctx.factor, None
 
 
-def _exchange_headers(
-    batch: Batch | None,
-    shared: Mapping[str, object],
+def _checked_batch(
+    logits: Tensor,
+    targets: Tensor,
     queue: QueueState,
+    config: PAUCConfig,
+    iid_mask: Tensor | None,
+    sample_weight: Tensor | None,
+    validate_args: bool,
+    settings: Mapping[str, object],
+    counters: tuple[str, ...],
     group: dist.ProcessGroup | None,
+) -> tuple[Batch, list[_Header]]:
+    """Return this rank's checked batch and all ranks' headers, or raise on every rank.
+
+    ``settings`` and the queue's ``counters`` must be the same on all ranks.
+    """
+    shared = {
+        "num_classes": queue.scores.shape[0],
+        "queue_size": queue.scores.shape[1],
+        **config._asdict(),
+        **settings,
+        "sample_weight is given": sample_weight is not None,
+    }
+    error: Exception | None = None
+    batch: Batch | None = None
+    try:
+        batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, validate_args)
+    except Exception as raised:  # whatever it is, the other ranks wait for the header
+        error = raised
+    state = {name: getattr(queue, name) for name in counters}
+    headers = _exchange_headers(batch, _digest(shared), torch.stack([*state.values()]), group)
+    if any(h.failed for h in headers) or any(h[3:] != headers[0][3:] for h in headers):
+        _raise_everywhere(
+            error, {**shared, **{f"queue {k}": int(v) for k, v in state.items()}}, group
+        )
+    assert batch is not None  # its rank has raised
+    return batch, headers
+
+
+def _exchange_headers(
+    batch: Batch | None, digest: int, counters: Tensor, group: dist.ProcessGroup | None
 ) -> list[_Header]:
     """Return the headers of all ranks."""
     wide = batch is not None and batch.logits.dtype == torch.float64
     rows = 0 if batch is None else batch.logits.shape[0]
-    known = torch.tensor([batch is None, rows, wide, _digest(shared)], dtype=torch.int64)
-    state = torch.stack([queue.cursor, queue.fill, queue.step])
-    header = torch.cat([known.to(state.device), state])
+    known = torch.tensor([batch is None, rows, wide, digest], dtype=torch.int64)
+    header = torch.cat([known.to(counters.device), counters])
     return [
-        _Header(failed, rows, wide, settings, tuple(counters))
-        for failed, rows, wide, settings, *counters in _all_gather(header, group).tolist()
+        _Header(failed, rows, wide, settings, tuple(rest))
+        for failed, rows, wide, settings, *rest in _all_gather(header, group).tolist()
     ]
+
+
+def _common_dtype(headers: list[_Header]) -> torch.dtype:
+    return torch.float64 if any(h.wide for h in headers) else torch.float32
 
 
 def _exchange_rows(
@@ -203,7 +314,7 @@ def _exchange_rows(
 ) -> GatheredRows:
     """Return the rows of all ranks, of which this rank's are attached."""
     rank, counts = dist.get_rank(group), [h.rows for h in headers]
-    dtype = torch.float64 if any(h.wide for h in headers) else torch.float32
+    dtype = _common_dtype(headers)
     own = batch.logits.to(dtype)
     table = _pack(batch, own.detach(), weighted)
     padded = table.new_zeros(max(counts), table.shape[1])
@@ -261,18 +372,14 @@ def _digest(shared: Mapping[str, object]) -> int:
 
 
 def _raise_everywhere(
-    error: Exception | None,
-    shared: Mapping[str, object],
-    queue: QueueState,
-    group: dist.ProcessGroup | None,
+    error: Exception | None, shared: Mapping[str, object], group: dist.ProcessGroup | None
 ) -> None:
     """Raise on every rank, with the cause: all ranks have seen in the headers that there is one.
 
     A further exchange, of Python objects, since the headers only say that something is wrong.
     """
-    counters = {f"queue {name}": int(getattr(queue, name)) for name in ("cursor", "fill", "step")}
     message = None if error is None else f"{type(error).__name__}: {error}"
-    settings = {name: repr(value) for name, value in {**shared, **counters}.items()}
+    settings = {name: repr(value) for name, value in shared.items()}
     reports: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(reports, (message, settings), group=group)
     if error is not None:

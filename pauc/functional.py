@@ -127,7 +127,7 @@ def pauc_loss_terms(
         valid = has_positives & band.defined & has_negatives
     pauc = class_mean(contribution, positives, num_classes, divisor)
 
-    loss, per_class, valid = _reduce(pauc, valid, batch, config)
+    loss, per_class, valid = reduce_classes(pauc, valid, batch, config)
     loss = config.pauc_weight * loss
     if config.bce_weight > 0:
         loss = loss + config.bce_weight * _reduce_cross_entropy(batch, config)
@@ -184,7 +184,7 @@ def _positives(
         columns = torch.arange(rows, device=label.device)
     positives = pool.positives(columns, weight)
     if config.gradient_scale == "live":
-        factor = _live_factor(total, live_total)[positives.class_index]
+        factor = live_factor(total, live_total)[positives.class_index]
         positives = positives._replace(
             scores=scale_gradient(positives.scores, factor.to(weight.dtype))
         )
@@ -204,12 +204,12 @@ def _pairwise(
     count = members.sum(dim=-1)
     factor = None
     if config.gradient_scale == "live":
-        factor = _live_factor(count, (members & pool.live).sum(dim=-1)).unsqueeze(-1)
+        factor = live_factor(count, (members & pool.live).sum(dim=-1)).unsqueeze(-1)
     if sample is not None:
         scores, members = pool.scores[:, sample.columns], members[:, sample.columns]
         counts = members * sample.multiplicity
     elif read_values:
-        columns, counts = _columns_of(members, count)
+        columns, counts = columns_of(members, count)
         scores, counts = pool.scores.gather(1, columns), counts.to(pool.scores.dtype)
     else:
         # How many negatives the band has is for the data to say; where it may not be read, all.
@@ -224,7 +224,7 @@ def _pairwise(
     return contribution, count > 0
 
 
-def _columns_of(members: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+def columns_of(members: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """Return the columns ``[C, B]`` of each class's members and which of those are real.
 
     ``B`` is the largest ``count``; padding names column 0.
@@ -238,12 +238,12 @@ def _columns_of(members: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     return columns, real
 
 
-def _live_factor(total: Tensor, live: Tensor) -> Tensor:
+def live_factor(total: Tensor, live: Tensor) -> Tensor:
     """Return what scales a pool's gradient to that of its live rows; 1 where nothing is live."""
     return torch.where(live > 0, total.double() / live.double(), 1.0)
 
 
-def _reduce(
+def reduce_classes(
     pauc: Tensor, valid: Tensor, batch: Batch, config: PAUCConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the reduced loss, the loss per class and which classes count."""

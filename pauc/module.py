@@ -13,9 +13,17 @@ from torch import Tensor, nn
 
 from pauc.checks import check_int
 from pauc.config import PAUCOptions, make_config
-from pauc.distributed import check_process_group, count_positives, gather_rows, is_gathering
+from pauc.distributed import (
+    check_process_group,
+    count_positives,
+    gather_rows,
+    is_gathering,
+    sharded_terms,
+    world_size,
+)
 from pauc.functional import PAUCTerms, pauc_loss_terms
 from pauc.queue import QueueState, init_queue, resize_queue
+from pauc.sharded import check_shardable
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -39,6 +47,8 @@ class PAUCAtBudgetLoss(nn.Module):
             rank is a world of its own.
         process_group: the ranks to gather over, where that is not all of them (the data-parallel
             group of a hybrid). Copies of the module share it, a pickle leaves it out.
+        shard_queue: each rank keeps its own rows, ``queue_size`` of them in all, so that memory and
+            work of a rank do not grow with the number of ranks; see below.
         validate_args: check values and warn; see :func:`pauc.pauc_loss_fn`. Off, a step has no
             host synchronisation.
         **options: fields of :class:`pauc.PAUCConfig`.
@@ -59,6 +69,12 @@ class PAUCAtBudgetLoss(nn.Module):
     ranks that DDP and FSDP take, it is that of one process. Who sums gradients instead divides the
     loss by the number of ranks. See :func:`pauc.distributed.gather_rows`, and
     :func:`pauc.distributed.exclude_queues` for a loss inside the model that DDP wraps.
+
+    With ``shard_queue``, rows do not travel, but for the negatives in the band: the loss is that of
+    all ranks' rows, by the exchanges of :mod:`pauc.sharded`. The process group must be there when
+    the module is built. Each rank's ``state_dict()`` has its own part of the queue and is to be
+    saved and loaded by that rank; inside a model that DDP wraps, ``exclude_queues`` is a must. Not
+    with ``max_pool_size``; the diagnostic ``pauc`` is nan.
     """
 
     queue_scores: Tensor
@@ -79,13 +95,18 @@ class PAUCAtBudgetLoss(nn.Module):
         update_queue_in_eval: bool = False,
         gather_distributed: bool | None = None,
         process_group: ProcessGroup | None = None,
+        shard_queue: bool = False,
         validate_args: bool = True,
         **options: Unpack[PAUCOptions],
     ) -> None:
         super().__init__()
         check_int("num_classes", num_classes, 1)
         check_int("queue_size", queue_size, 0)
-        flags = {"update_queue_in_eval": update_queue_in_eval, "validate_args": validate_args}
+        flags = {
+            "update_queue_in_eval": update_queue_in_eval,
+            "shard_queue": shard_queue,
+            "validate_args": validate_args,
+        }
         for name, value in flags.items():
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be a bool, got {value!r}")
@@ -101,8 +122,10 @@ class PAUCAtBudgetLoss(nn.Module):
         self.gather_distributed = gather_distributed
         self.process_group = process_group
         self.validate_args = validate_args
+        self.shard_queue = shard_queue
         self._warned: set[str] = set()
-        for name, value in init_queue(queue_size, num_classes)._asdict().items():
+        rows = self._shard_rows() if shard_queue else queue_size
+        for name, value in init_queue(rows, num_classes)._asdict().items():
             self.register_buffer(f"queue_{name}", value)
 
     @property
@@ -227,33 +250,45 @@ class PAUCAtBudgetLoss(nn.Module):
             RuntimeError, ValueError: see :func:`pauc.distributed.gather_rows`.
         """
         own_targets, gathering = targets, is_gathering(self.gather_distributed, self.process_group)
-        if gathering:
-            logits, targets, iid_mask, sample_weight = gather_rows(
+        arguments: dict[str, Any] = {
+            "iid_mask": iid_mask,
+            "sample_weight": sample_weight,
+            "validate_args": self.validate_args,
+        }
+        ranks = {
+            "settings": {**self._settings(), "training": self.training},
+            "group": self.process_group,
+        }
+        if self.shard_queue:
+            terms, batch_rows = sharded_terms(
                 logits,
                 targets,
                 self.queue,
                 self.config,
-                iid_mask=iid_mask,
-                sample_weight=sample_weight,
-                validate_args=self.validate_args,
-                settings={**self._settings(), "training": self.training},
-                group=self.process_group,
+                diagnostics=return_diagnostics,
+                **arguments,
+                **ranks,
             )
-        terms = pauc_loss_terms(
-            logits,
-            targets,
-            self.queue,
-            iid_mask=iid_mask,
-            sample_weight=sample_weight,
-            validate_args=self.validate_args,
-            diagnostics=return_diagnostics,
-            **self.config._asdict(),
-        )
+        else:
+            if gathering:
+                logits, targets, iid_mask, sample_weight = gather_rows(
+                    logits, targets, self.queue, self.config, **arguments, **ranks
+                )
+                arguments |= {"iid_mask": iid_mask, "sample_weight": sample_weight}
+            terms = pauc_loss_terms(
+                logits,
+                targets,
+                self.queue,
+                diagnostics=return_diagnostics,
+                **arguments,
+                **self.config._asdict(),
+            )
+            batch_rows = logits.shape[0]
         if self.validate_args and not torch.compiler.is_compiling():
-            self._warn(terms, logits.shape[0])
+            self._warn(terms, batch_rows)
         if self.training or self.update_queue_in_eval:
             self._store(terms.queue)
-        if gathering and return_diagnostics:
+        if gathering and return_diagnostics and not self.shard_queue:
             own = count_positives(own_targets, self.num_classes, self.config.ignore_index)
             terms.stats["grad_pos_count"] = torch.where(terms.valid, own, 0)
         returned: tuple[Any, ...] = (terms.loss,)
@@ -269,7 +304,7 @@ class PAUCAtBudgetLoss(nn.Module):
     def reset_queue(self) -> None:
         """Empty the queue."""
         held = self.queue_scores
-        empty = init_queue(self.queue_size, self.num_classes, dtype=held.dtype, device=held.device)
+        empty = init_queue(held.shape[1], self.num_classes, dtype=held.dtype, device=held.device)
         self._store(empty)
 
     def extra_repr(self) -> str:
@@ -282,8 +317,16 @@ class PAUCAtBudgetLoss(nn.Module):
             "queue_size": self.queue_size,
             **self.config._asdict(),
             "update_queue_in_eval": self.update_queue_in_eval,
+            "shard_queue": self.shard_queue,
             "validate_args": self.validate_args,
         }
+
+    def _shard_rows(self) -> int:
+        """Return how many rows of the queue this rank keeps."""
+        check_shardable(self.config)
+        if self.gather_distributed is False:
+            raise ValueError("shard_queue=True needs gathering, got gather_distributed=False")
+        return -(-self.queue_size // world_size(self.process_group))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PAUCAtBudgetLoss:
         """Return a copy over the same process group, which itself cannot be copied."""
@@ -346,7 +389,7 @@ class PAUCAtBudgetLoss(nn.Module):
     def _starvation(self, terms: PAUCTerms, batch_rows: int) -> str:
         smallest = int(terms.ref_count.min())
         width = self.config.beta - self.config.alpha
-        full = int(self.queue_fill) == self.queue_size
+        full = int(self.queue_fill) == self.queue_scores.shape[1]
         # Without any reference row there is no share to extrapolate from.
         if not full or smallest == 0 or smallest * width >= _STARVED:
             return ""
@@ -390,7 +433,7 @@ class PAUCAtBudgetLoss(nn.Module):
                 f"this PAUCAtBudgetLoss has num_classes={self.num_classes}"
             )
             return
-        fitting = resize_queue(saved, self.queue_size)
+        fitting = resize_queue(saved, self.queue_scores.shape[1])
         for name in ("queue_scores", "queue_weight"):
             setattr(self, name, getattr(self, name).to(fitting.scores.dtype))
         resized = {keys[name]: value for name, value in fitting._asdict().items()}

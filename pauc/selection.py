@@ -182,7 +182,7 @@ def _quantiles(
         ]
         high = torch.cat([pair[0] for pair in pairs], dim=-1)
         low = torch.cat([pair[1] for pair in pairs], dim=-1)
-    quantile = _interpolate(high, low, position, last, interpolation)
+    quantile = interpolate(high, low, position, last, interpolation)
     return torch.where(count.per_class.unsqueeze(-1) > 0, quantile, math.nan)
 
 
@@ -205,7 +205,7 @@ def _select(
     return ordered.gather(-1, depth - 1 - above), ordered.gather(-1, depth - 1 - below)
 
 
-def _interpolate(
+def interpolate(
     high: Tensor, low: Tensor, position: Tensor, last: Tensor, kind: Interpolation
 ) -> Tensor:
     """Return the value at descending ``position`` between its neighbours ``high >= low``."""

@@ -31,6 +31,7 @@ from pauc.distributed import exclude_queues
 STEPS = 20
 GROUP_TIMEOUT = datetime.timedelta(seconds=20)
 FEATURES = 5
+EVEN_STEP = 5  # one at which all ranks have parts of one size
 
 # Every option away from its default somewhere; num_classes and queue_size are set here too.
 CASES = {
@@ -38,6 +39,7 @@ CASES = {
     "knots": {"n_knots": 4, "alpha": 0.05, "tau_scale": "band", "weighted": True},
     "live": {"pos_numerator": "live", "budget_basis": "population", "masked": True},
     "no queue": {"queue_size": 0, "quantile_interpolation": "linear", "temperature": 0.5},
+    "implicit": {"edge_gradient": "implicit", "gradient_scale": "live", "bce_weight": 0.3},
     "classes": {"num_classes": 3, "reduction": "sum", "weighted": True, "masked": True},
     "pairwise": {"surrogate": "pairwise", "masked": True},
     "logistic": {"surrogate": "pairwise", "link": "logistic", "gradient_scale": "live"},
@@ -55,10 +57,24 @@ CASES = {
     "capped pairwise": {"surrogate": "pairwise", "max_pool_size": 50, "weighted": True},
     "no checks": {"surrogate": "pairwise", "validate_args": False, "weighted": True},
 }
+# Parts of one size and a queue of whole batches: then the parts of a sharded queue are together
+# the queue of one process.
+EVEN_CASES = {
+    "trapezoid": {"even": True, "edge_gradient": "implicit", "queue_size": 96, "weighted": True},
+    "pairwise": {
+        "even": True,
+        "queue_size": 96,
+        "surrogate": "pairwise",
+        "gradient_scale": "live",
+        "num_classes": 3,
+        "bce_weight": 0.2,
+        "masked": True,
+    },
+}
 MODEL_CASE = {"surrogate": "pairwise", "link": "logistic", "num_classes": 3, "weighted": True}
 
 
-def run_ranks(world, check, folder, *arguments, timeout=120):
+def run_ranks(world, check, folder, *arguments, timeout=240):
     """Run `check(rank, *arguments)` on every rank and return the results in order.
 
     A rank that died leaves None. A rank that raised, or is not done in time, is an error here.
@@ -121,6 +137,9 @@ def all_checks(rank, folder):
         "float32": single,
         "models": {kind: train(MODEL_CASE, rank=rank, kind=kind) for kind in kinds},
         "resumed": resume(folder, rank),
+        "shards": {"float64": shards(rank, torch.float64)}
+        | ({"float32": shards(rank, torch.float32)} if dist.get_world_size() == 2 else {}),
+        "even": {name: train(options, rank=rank) for name, options in EVEN_CASES.items()},
         "traffic": traffic(rank),
         "errors": errors(rank),
         "odd": odd_rows(rank),
@@ -131,7 +150,9 @@ def all_checks(rank, folder):
 
 
 def make_loss(options, gather, **more):
-    given = {k: v for k, v in options.items() if k not in ("weighted", "masked")}
+    given = {k: v for k, v in options.items() if k not in ("weighted", "masked", "even")}
+    if options.get("even"):
+        more["shard_queue"] = gather
     given = {"num_classes": 1, "queue_size": 64, "beta": 0.3, "temperature": 0.3, **given}
     return PAUCAtBudgetLoss(gather_distributed=gather, **given, **more)
 
@@ -158,12 +179,14 @@ def batch(step, options, dtype=torch.float64):
     g = torch.Generator().manual_seed(step)
     num_classes = options.get("num_classes", 1)
     count = {9: 0, 13: 2}.get(step, int(torch.randint(20, 60, (), generator=g)))
+    count = 24 if options.get("even") else count
     features = torch.randn(count, FEATURES, generator=g, dtype=torch.float64)
     targets = torch.randint(0, max(num_classes, 2), (count,), generator=g)
     features[:, 0] += targets
     ignored = torch.rand(count, generator=g) < {7: 0.6, 11: 1.0}.get(step, 0.1)
+    ignored &= not options.get("even")
     targets[ignored] = -100
-    if step in (5, 7):  # the ranks' parts have one class, or nothing but rows to ignore
+    if step in (EVEN_STEP, 7):  # the ranks' parts have one class, or nothing but rows to ignore
         order = targets.argsort()
         features, targets = features[order], targets[order]
     rows = {"features": features.to(dtype), "targets": targets}
@@ -177,7 +200,7 @@ def part_of(rows, step, rank, world):
     count = len(rows["targets"])
     cuts = torch.randint(0, count + 1, (world - 1,), generator=torch.Generator().manual_seed(step))
     cuts = [0, *cuts.sort().values.tolist(), count]
-    if step in (5, 7):
+    if step in (EVEN_STEP, 7):
         cuts = [count * r // world for r in range(world + 1)]
     if step == 3:
         cuts = [0] * world + [count]
@@ -201,7 +224,8 @@ def train(options, dtype=torch.float64, *, rank=None, kind="beside", steps=range
     for step in steps:
         rows = batch(step, options, dtype)
         if gather:
-            rows = part_of(rows, step, rank, dist.get_world_size())
+            odd = EVEN_STEP if options.get("even") else step
+            rows = part_of(rows, odd, rank, dist.get_world_size())
         optimizer.zero_grad()
         value = step_fn(**rows)
         value.backward()
@@ -289,6 +313,15 @@ def traffic(rank):
         with Collectives() as collectives:
             loss(logits, torch.arange(count) % 2, sample_weight=weight).backward()
         found[name] = collectives.calls
+    for name, options in {
+        "sharded": {},
+        "sharded pairwise": {"surrogate": "pairwise", "tau_scale": "unit"},
+    }.items():
+        loss = make_loss(options, True, shard_queue=True)
+        logits = torch.arange(10.0).unsqueeze(1).requires_grad_()
+        with Collectives() as collectives:
+            loss(logits, torch.arange(10) % 2).backward()
+        found[name] = collectives.calls
     for kind in ("inside", "excluded"):
         loss = make_loss({"queue_size": 4096}, True)
         step_fn, _ = _wrap(make_model(1), loss, True, kind)
@@ -317,7 +350,9 @@ def errors(rank):
         ahead.queue_step.add_(5)
     bad_weight = torch.tensor([-1.0 if last else 1.0, 1.0, 1.0, 1.0])
     loss = make_loss({"num_classes": 3}, True)
+    shards = make_loss({"num_classes": 3}, True, shard_queue=True)
     found = {
+        "shards": refusal(loss=shards, targets=torch.tensor([0, 1, 7 if last else 2, 0])),
         "option": refusal({"beta": 0.31} if last else {}),
         "queue_size": refusal({"queue_size": 32} if last else {}),
         "num_classes": refusal({"num_classes": 4} if last else {}, logits=torch.randn(4, 3 + last)),
@@ -346,6 +381,10 @@ def odd_rows(rank):
     module = make_loss({}, True)
     module(logits, torch.tensor([1])).backward()
     found["nan"] = logits.grad.item(), int(module.queue_fill)
+    module, leaf = make_loss({}, True, shard_queue=True), logits.detach().requires_grad_()
+    value = module(leaf, torch.tensor([1]))
+    value.backward()
+    found["nan in a shard"] = value.item(), leaf.grad.isfinite().item(), int(module.queue_fill)
     return found
 
 
@@ -398,6 +437,101 @@ def subgroup(rank):
         "copied": twin.process_group is group and digest(twin.queue) == digest(module.queue),
         "unpickled": unpickled.process_group is None,
     }
+
+
+# The options that may meet a sharded queue, in few cases.
+SHARDED = {
+    "implicit": {"edge_gradient": "implicit", "n_knots": 3},
+    "implicit, live": {
+        "edge_gradient": "implicit",
+        "gradient_scale": "live",
+        "num_classes": 3,
+        "alpha": 0.02,
+        "masked": True,
+    },
+    "trapezoid": {"masked": True, "weighted": True},
+    "knots": {"n_knots": 4, "alpha": 0.1, "tau_scale": "band", "quantile_interpolation": "linear"},
+    "population": {
+        "num_classes": 3,
+        "budget_basis": "population",
+        "quantile_interpolation": "midpoint",
+        "masked": True,
+    },
+    "pairwise": {"surrogate": "pairwise", "num_classes": 3, "weighted": True, "masked": True},
+    "narrow": {"surrogate": "pairwise", "beta": 0.02, "tau_scale": "unit", "reduction": "none"},
+    "live": {
+        "surrogate": "pairwise",
+        "link": "logistic",
+        "gradient_scale": "live",
+        "bce_weight": 0.5,
+        "quantile_interpolation": "nearest",
+        "num_classes": 3,
+        "reduction": "sum",
+    },
+    "live positives": {"pos_numerator": "live", "gradient_scale": "live", "queue_size": 0},
+    "no checks": {
+        "surrogate": "pairwise",
+        "validate_args": False,
+        "quantile_interpolation": "lower",
+    },
+}
+
+
+def shards(rank, dtype):
+    """Return loss, gradient, parts and stats of a sharded queue beside those of one process."""
+    return {name: _shard_run(options, rank, dtype) for name, options in SHARDED.items()}
+
+
+def _shard_run(options, rank, dtype):
+    world, found = dist.get_world_size(), []
+    module = make_loss(options, True, shard_queue=True)
+    whole = make_loss({**options, "queue_size": 1}, False)
+    flags = {"return_per_class": True, "return_diagnostics": True}
+    for step in (0, 1, 2, 3, 5, 7, 9, 11):
+        rows = batch(step, options, dtype)
+        logits = rows.pop("features")[:, : module.num_classes]
+        logits = (logits + 3 * logits.sin()).round(decimals=2 if step % 2 else 8)  # with ties
+        rows = {"logits": logits, **rows}
+        whole.queue_step, *_ = module.queue_step.clone(), _union(module.queue, whole)
+        pooled = rows["logits"].clone().requires_grad_()
+        expected = whole(**{**rows, "logits": pooled}, **flags)
+        own = part_of(rows, step, rank, world)
+        attached = own["logits"].clone().requires_grad_()
+        result = module(**{**own, "logits": attached}, **flags)
+        for loss in (expected[0], result[0]):
+            loss[loss.isfinite()].sum().backward()
+        gradient = part_of({"targets": rows["targets"], "grad": pooled.grad}, step, rank, world)
+        counts = [
+            int((own["targets"] == c + (module.num_classes == 1)).sum())
+            for c in range(module.num_classes)
+        ]
+        expected[3]["grad_pos_count"] = torch.where(expected[2], torch.tensor(counts), 0)
+        found.append(
+            {
+                "result": (*result[:3], attached.grad / world),
+                "expected": (*expected[:3], gradient["grad"]),
+                "stats": (result[3], expected[3]),
+            }
+        )
+    rows_held = module.queue_scores.shape[1]
+    return {"steps": found, "rows": rows_held}
+
+
+def _union(queue, module):
+    """Put the rows of all ranks' queues into the queue of a module of this process."""
+    parts = [None] * dist.get_world_size()
+    fill = int(queue.fill)
+    held = {
+        "scores": queue.scores[:, :fill],
+        "targets": queue.targets[:fill],
+        "iid": queue.iid[:fill],
+        "weight": queue.weight[:fill],
+    }
+    dist.all_gather_object(parts, held)
+    for name in held:
+        setattr(module, f"queue_{name}", torch.cat([part[name] for part in parts], dim=-1))
+    module.queue_fill = torch.tensor(len(module.queue_targets))
+    module.queue_cursor = torch.zeros_like(module.queue_fill)
 
 
 def outlive(rank):

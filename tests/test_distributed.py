@@ -7,7 +7,7 @@ import math
 import pytest
 import ranks
 import torch
-from ranks import CASES, GROUP_TIMEOUT, MODEL_CASE, STEPS
+from ranks import CASES, EVEN_CASES, GROUP_TIMEOUT, MODEL_CASE, SHARDED, STEPS
 
 from pauc import PAUCAtBudgetLoss
 
@@ -153,6 +153,7 @@ def test_ranks_that_disagree_are_named(results, what, named, world):
         ("bad weight", "ValueError: sample_weight must be finite and non-negative, got -1.0"),
         ("shape", "ValueError: targets must be [5] or [5, 1]"),
         ("type", "TypeError: targets must be a torch.Tensor, got NoneType"),
+        ("shards", "ValueError: targets must be whole numbers in 0..2"),
     ],
 )
 def test_a_refused_rank_is_an_error_everywhere(results, what, own, world):
@@ -216,6 +217,85 @@ def test_only_the_ranks_of_the_group(results, world):
         assert group["loss"] == pytest.approx(group["of one process"], rel=1e-12)
         assert group["copied"]  # deepcopy, over the same group
         assert group["unpickled"]  # without a group
+
+
+@pytest.mark.parametrize(
+    ("dtype", "world"),
+    [("float64", 1), ("float64", 2), ("float64", 3), ("float64", 4), ("float32", 2)],
+)
+@pytest.mark.parametrize("case", SHARDED)
+def test_a_sharded_queue_gives_the_loss_of_all_its_rows(results, case, dtype, world):
+    near = 1e-12 if dtype == "float64" else 2e-6
+    queue_size = SHARDED[case].get("queue_size", 64)
+    for result in results(world):
+        run = result["shards"][dtype][case]
+        assert run["rows"] == math.ceil(queue_size / world)
+        for step in run["steps"]:
+            *found, gradient = step["result"]
+            *expected, of_all = step["expected"]
+            # A gradient is small beside the sums of which it is the difference.
+            atol = near * (1 + of_all.abs().max().item() if of_all.numel() else 1)
+            torch.testing.assert_close(gradient, of_all, rtol=near, atol=atol)
+            for one, other in zip(found, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=near, atol=near, equal_nan=True)
+
+
+@worlds
+@pytest.mark.parametrize("case", SHARDED)
+def test_the_diagnostics_of_a_sharded_queue(results, case, world):
+    for result in results(world):
+        for step in result["shards"]["float64"][case]["steps"]:
+            stats, expected = step["stats"]
+            assert stats.keys() == expected.keys()
+            assert stats["pauc"].isnan().all()
+            for name in stats.keys() - {"pauc"}:
+                torch.testing.assert_close(stats[name], expected[name], equal_nan=True, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:PAUCAtBudgetLoss")
+@worlds
+@pytest.mark.parametrize("case", EVEN_CASES)
+def test_training_with_a_sharded_queue_is_that_of_one_process(results, reference, case, world):
+    expected = reference(EVEN_CASES[case])
+    for result in results(world):
+        assert distance(result["even"][case]["parameters"], expected["parameters"]) <= 1e-10
+        assert result["even"][case]["losses"] == pytest.approx(expected["losses"], rel=1e-10)
+
+
+@worlds
+def test_what_a_sharded_queue_exchanges(results, world):
+    header, totals, digits = 5 * 8, 6 * 8, 256 * 4
+    for result in results(world):
+        # Two edges and two quartiles; nothing depends on the number of rows.
+        sent = [sent for _, sent in result["traffic"]["sharded"]]
+        assert sent == [header, totals, *[4 * digits] * 4, 4 * 8]
+        # The two edges; of 5 W negatives, those in the band: counts, scores and gradients.
+        sent = [sent for _, sent in result["traffic"]["sharded pairwise"]]
+        *fixed, counts, scores, sums = sent
+        assert fixed == [header, totals, *[2 * digits] * 4]
+        assert counts == 2 * 8
+        assert scores == 4 * 2  # FPR 0 to 0.3 reaches the highest two values, on each rank
+        assert sums == 8 * (4 + 2 * world)
+
+
+@worlds
+def test_a_non_finite_row_of_a_sharded_queue(results, world):
+    for rank, result in enumerate(results(world)):
+        value, gradient_is_finite, fill = result["odd"]["nan in a shard"]
+        assert math.isnan(value)
+        assert gradient_is_finite == (rank > 0)  # after the average over ranks none is
+        assert fill == (rank > 0)
+
+
+def test_a_queue_that_cannot_be_sharded():
+    with pytest.raises(RuntimeError, match=r"shard_queue=True needs .*init_process_group"):
+        PAUCAtBudgetLoss(1, shard_queue=True)
+    with pytest.raises(ValueError, match="gather_distributed=False"):
+        PAUCAtBudgetLoss(1, shard_queue=True, gather_distributed=False)
+    with pytest.raises(ValueError, match="max_pool_size=100"):
+        PAUCAtBudgetLoss(1, shard_queue=True, max_pool_size=100)
+    with pytest.raises(TypeError, match="shard_queue must be a bool"):
+        PAUCAtBudgetLoss(1, shard_queue=1)
 
 
 @pytest.mark.parametrize("world", [2, 3])

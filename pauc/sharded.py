@@ -1,0 +1,429 @@
+"""The loss over a queue in parts: every rank keeps its own rows, no rank sees the whole pool.
+
+A rank works on its own batch and its own part of the queue. What it needs of the others are sums
+by class, order statistics of all rows, found by counting digits, and the negatives in the band.
+Each positive then has its contribution on its own rank, and the sums over positives are added up.
+Their gradient is taken inside the forward pass, because a negative's gradient is a sum over the
+positives of all ranks: so it travels with the sums, and the backward pass has no exchange.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from pauc.band import Band, assemble_band, knot_shares
+from pauc.config import Interpolation, PAUCConfig
+from pauc.functional import PAUCTerms, columns_of, live_factor, reduce_classes
+from pauc.pairs import mean_link
+from pauc.pool import Batch, Pool, make_pool
+from pauc.queue import QueueState, enqueue
+from pauc.selection import BandEdges, interpolate, masked_top, robust_scale, top_depth
+from pauc.surrogates import Positives, class_sum, scale_gradient, trapezoid_contributions
+
+if TYPE_CHECKING:
+    from pauc.distributed import Ranks
+
+_DIGIT = 8  # bits that a round of selection fixes: 1 KiB of counts for each rank sought
+_SHALLOW = 1 / 8  # up to this share of the columns, the top alone is searched for the edges
+
+
+class _Totals(NamedTuple):
+    """Sums over the pools of all ranks, ``[C]`` float64 each."""
+
+    negatives: Tensor  # iid negatives
+    reference: Tensor
+    weight: Tensor  # of the numerator positives
+    live_weight: Tensor
+    poisoned: Tensor  # rows of the batches with a non-finite logit
+    rows: Tensor  # present rows of the batches
+
+
+class _Sums(NamedTuple):
+    """Sums over the pools of all ranks, ``[C]`` float64 each, and the gradient of one of them."""
+
+    contribution: Tensor  # of the numerator positives
+    square: Tensor
+    entropy: Tensor
+    band_negatives: Tensor  # iid negatives in the band
+    gradient: Tensor  # [n, C], of `contribution` by this rank's batch
+
+
+class _Negatives(NamedTuple):
+    """The negatives in the band of all ranks; ``B`` places for each of ``W`` ranks."""
+
+    leaf: Tensor  # [C, W B], their scores
+    counts: Tensor  # [C, W B], 0 for padding
+    total: Tensor  # [C]
+    columns: Tensor  # [C, B], where this rank's are in its pool
+    factor: Tensor  # [C, B], what scales their gradient; 0 for padding
+    to_add: Tensor  # [C, 0]
+
+    def own_gradient(self, gradient: Tensor, _total: Tensor, pool: Pool, rank: int) -> Tensor:
+        """Return ``[C, M]`` from the gradient by ``leaf`` of all ranks' sums."""
+        places = self.columns.shape[1]
+        own = gradient[:, rank * places :][:, :places] * self.factor
+        return own.new_zeros(pool.scores.shape).scatter_add(1, self.columns, own)
+
+
+class _Edges(NamedTuple):
+    """The thresholds, where they move with the rows near them."""
+
+    leaf: Tensor  # [C, K]
+    shares: Tensor  # [C, K, M], of this rank's rows, up to a constant
+    to_add: Tensor  # [C, K], their sums
+
+    def own_gradient(self, gradient: Tensor, total: Tensor, _pool: Pool, _rank: int) -> Tensor:
+        """Return ``[C, M]`` from the gradient by ``leaf`` and the shares of all ranks."""
+        per_share = torch.where(total > 0, gradient / total, 0.0)
+        return (per_share.unsqueeze(-1) * self.shares).sum(dim=1)
+
+
+def check_shardable(config: PAUCConfig) -> None:
+    """Raise unless the queue may be sharded with these options."""
+    if config.max_pool_size is not None:
+        raise ValueError(
+            "shard_queue=True takes no max_pool_size, since no rank's pool grows with the ranks; "
+            f"got max_pool_size={config.max_pool_size}"
+        )
+
+
+def loss_of_shards(
+    batch: Batch,
+    queue: QueueState,
+    config: PAUCConfig,
+    ranks: Ranks,
+    read_values: bool,
+    diagnostics: bool,
+) -> PAUCTerms:
+    """Return the loss over the pools of all ranks, the same on each.
+
+    Args:
+        batch: this rank's rows, checked.
+        queue: this rank's part of the queue.
+        config: for which :func:`check_shardable` does not raise.
+        ranks: of which each calls this function.
+        read_values: size work arrays by what is in them.
+        diagnostics: as for :func:`pauc.pauc_loss_terms`; ``pauc`` is nan, since it would take the
+            order of all ranks' rows, ``grad_pos_count`` is this rank's.
+    """
+    leaf = batch.logits.detach().requires_grad_(torch.is_grad_enabled())
+    pool = make_pool(batch._replace(logits=leaf), queue)
+    totals = _totals(pool, batch, config, ranks)
+    band = _band(pool, totals, config, ranks)
+    positives = _positives(pool, totals, config, read_values)
+    entropy = batch.cross_entropy() * (batch.present.sum() / totals.rows.clamp(min=1))
+    valid = (totals.weight > 0) & band.defined
+    opposite: _Negatives | _Edges
+    if config.surrogate == "trapezoid":
+        opposite = _edges(pool, band, config)
+        contribution = trapezoid_contributions(positives, opposite.leaf, band.tau)
+    else:
+        opposite = _band_negatives(pool, band, config, ranks)
+        valid = valid & (opposite.total > 0)
+        contribution = _pair_contributions(positives, opposite, band, config)
+    sums = _add_up(leaf, pool, band, positives, contribution, opposite, entropy, ranks)
+
+    divisor = torch.where(totals.weight > 0, totals.weight, 1.0)
+    value = sums.contribution / divisor
+    pauc = value + _attach(sums.gradient / divisor, batch.logits)
+    poisoned = totals.poisoned > 0
+    pauc = torch.where(poisoned, math.nan, pauc).to(leaf.dtype)
+    loss, per_class, valid = reduce_classes(pauc, valid | poisoned, batch, config)
+    loss = config.pauc_weight * loss
+    if config.bce_weight > 0:
+        attached = (sums.entropy + (entropy - entropy.detach())).to(loss.dtype)
+        loss = loss + config.bce_weight * _reduce_entropy(attached, config)
+
+    stats = {}
+    if diagnostics:
+        variance = (sums.square / divisor - value**2).clamp(min=0)
+        stats = _diagnose(pool, band, variance, sums.band_negatives, valid)
+    new_queue = enqueue(
+        queue,
+        leaf.detach(),
+        batch.targets,
+        iid_mask=batch.iid,
+        sample_weight=batch.weight,
+        ignore_index=config.ignore_index,
+        validate_args=False,  # done before
+    )
+    return PAUCTerms(loss, per_class, valid, band.degenerate, band.ref_count, stats, new_queue)
+
+
+def _totals(pool: Pool, batch: Batch, config: PAUCConfig, ranks: Ranks) -> _Totals:
+    num_classes = pool.scores.shape[0]
+    negatives = _iid_negatives(pool).sum(dim=-1)
+    reference = _reference(pool, config).sum(dim=-1)
+    weight, label = pool.numerator_weight(config.pos_numerator), pool.label.clamp(min=0)
+    live_weight = torch.where(pool.live, weight, 0.0)
+    own = _Totals(
+        negatives=negatives,
+        reference=reference,
+        weight=class_sum(weight.double(), label, num_classes),
+        live_weight=class_sum(live_weight.double(), label, num_classes),
+        poisoned=(~batch.logits.detach().isfinite()).sum(dim=0),
+        rows=batch.present.sum().expand(num_classes),
+    )
+    return _Totals(*ranks.sum(torch.stack([part.double() for part in own])).unbind())
+
+
+def _iid_negatives(pool: Pool) -> Tensor:
+    return pool.present & pool.iid & pool.negatives()
+
+
+def _reference(pool: Pool, config: PAUCConfig) -> Tensor:
+    """Return ``[C, M]`` bool: this rank's part of the reference set."""
+    if config.budget_basis == "population":
+        return (pool.present & pool.iid).expand_as(pool.scores)
+    return _iid_negatives(pool)
+
+
+def _band(pool: Pool, totals: _Totals, config: PAUCConfig, ranks: Ranks) -> Band:
+    """Return the band of the pools of all ranks; ``reference`` is this rank's part."""
+    reference, count = _reference(pool, config), totals.reference.long()
+    n_knots = config.n_knots if config.surrogate == "trapezoid" else 2
+    width = config.beta - config.alpha
+    levels = [
+        config.alpha,
+        *(config.alpha + width * k / (n_knots - 1) for k in range(1, n_knots - 1)),
+        config.beta,
+    ]
+    quartiles = [0.25, 0.75] if config.tau_scale == "iqr" else []
+    scores = pool.scores.detach()
+    found = _quantiles(
+        scores, reference, count, [levels, quartiles], config.quantile_interpolation, ranks
+    )
+    knots = found[:, :n_knots]
+    edges = spread = BandEdges(knots[:, 0], knots[:, -1], knots)
+    if quartiles:
+        spread = BandEdges(found[:, -2], found[:, -1], found[:, -2:])
+    kind = config.tau_scale if config.tau_scale == "unit" else "band"
+    scale = robust_scale(scores, reference, kind, edges=spread)
+    return assemble_band(reference, count, totals.negatives, edges, config.temperature * scale)
+
+
+def _quantiles(
+    scores: Tensor,
+    mask: Tensor,
+    count: Tensor,
+    groups: list[list[float]],
+    kind: Interpolation,
+    ranks: Ranks,
+) -> Tensor:
+    """Return the scores ``[C, L]`` at FPR levels, those of all ``groups`` side by side.
+
+    As :func:`pauc.band_edges`, of all ranks' masked rows, which are ``count``.
+    """
+    last = (count.unsqueeze(-1) - 1).clamp(min=0)
+    most, parts, positions = int(count.max()), [], []
+    for levels in filter(None, groups):
+        position = torch.cat([level * last.double() for level in levels], dim=-1)
+        # Of `higher` and `lower`, one of the two neighbours is never looked at.
+        above, below = position.floor().long(), position.ceil().long()
+        sought = {"higher": above, "lower": below}.get(kind, torch.cat([above, below], dim=-1))
+        depth = top_depth(levels[-1], most)
+        candidates, real = scores, mask
+        if depth <= _SHALLOW * scores.shape[-1]:
+            # What is among all ranks' `depth` largest is among its own rank's.
+            candidates = masked_top(scores, mask, depth)
+            real = torch.arange(depth, device=mask.device) < mask.sum(dim=-1, keepdim=True)
+        parts.append((candidates, real, sought))
+        positions.append(position)
+    found = []
+    for position, values in zip(positions, select(parts, ranks), strict=True):
+        both = values.repeat(1, 2) if kind in ("higher", "lower") else values
+        high, low = both.chunk(2, dim=-1)
+        found.append(interpolate(high, low, position, last, kind))
+    return torch.where(count.unsqueeze(-1) > 0, torch.cat(found, dim=-1), math.nan)
+
+
+def select(parts: list[tuple[Tensor, Tensor, Tensor]], ranks: Ranks) -> list[Tensor]:
+    """Return the masked scores of all ranks at descending ranks, exactly.
+
+    Counts how many scores begin with which digits, the most significant one first: 4 sums over
+    ranks for float32, 8 for float64, whose size depends on how much is sought and not on the rows.
+
+    Args:
+        parts: ``(scores [C, M], mask [C, M], sought [C, R])`` each, sharing the rounds; ``sought``
+            are ranks among all scores of the part, 0 for the largest, below their number.
+        ranks: of which each brings its own scores.
+    """
+    keys = [_sortable(scores) for scores, _, _ in parts]
+    bits = 8 * keys[0].element_size()
+    left = torch.cat([sought for _, _, sought in parts], dim=-1)
+    widths = [sought.shape[-1] for _, _, sought in parts]
+    prefix = torch.zeros_like(left)
+    for shift in range(bits - _DIGIT, -1, -_DIGIT):
+        of_part = torch.split(prefix, widths, dim=-1)
+        counts = ranks.sum(
+            torch.cat(
+                [
+                    _count_digits(key, mask, begins, shift)
+                    for key, (_, mask, _), begins in zip(keys, parts, of_part, strict=True)
+                ],
+                dim=1,
+            )
+        )
+        downwards = counts.flip(-1).long()
+        reached = downwards.cumsum(dim=-1)
+        place = (reached <= left.unsqueeze(-1)).sum(dim=-1).clamp(max=(1 << _DIGIT) - 1)
+        passed = (reached - downwards).gather(-1, place.unsqueeze(-1)).squeeze(-1)
+        left = left - passed
+        prefix = (prefix << _DIGIT) | ((1 << _DIGIT) - 1 - place)
+    return list(torch.split(_from_sortable(prefix, parts[0][0].dtype), widths, dim=-1))
+
+
+def _count_digits(key: Tensor, mask: Tensor, prefix: Tensor, shift: int) -> Tensor:
+    """Return ``[C, R, 256]`` int32: the next digits of the keys that begin with a prefix."""
+    digit = ((key >> shift) & ((1 << _DIGIT) - 1)).long()
+    known = 8 * key.element_size() - shift - _DIGIT
+    begins = (key >> (shift + _DIGIT)) & ((1 << known) - 1) if known else torch.zeros_like(key)
+    counts = torch.zeros(*prefix.shape, 1 << _DIGIT, dtype=torch.int32, device=key.device)
+    for r in range(prefix.shape[-1]):
+        match = mask & (begins == prefix[:, r : r + 1])
+        counts[:, r].scatter_add_(1, digit, match.int())
+    return counts
+
+
+def _sortable(scores: Tensor) -> Tensor:
+    """Return integers whose bits, read without a sign, are in the order of the scores."""
+    kind = torch.int64 if scores.dtype == torch.float64 else torch.int32
+    bits, lowest = scores.contiguous().view(kind), torch.iinfo(kind).min
+    return torch.where(bits < 0, lowest - bits, bits) ^ lowest
+
+
+def _from_sortable(key: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the scores of keys in int64, the inverse of :func:`_sortable`."""
+    kind = torch.int64 if dtype == torch.float64 else torch.int32
+    lowest = torch.iinfo(kind).min
+    signed = key ^ lowest if kind == torch.int64 else key + lowest
+    return torch.where(signed < 0, lowest - signed, signed).to(kind).view(dtype)
+
+
+def _positives(pool: Pool, totals: _Totals, config: PAUCConfig, read_values: bool) -> Positives:
+    """Return this rank's numerator positives."""
+    weight = pool.numerator_weight(config.pos_numerator)
+    columns = torch.arange(len(weight), device=weight.device)
+    if read_values:
+        columns = weight.nonzero().squeeze(-1)
+    positives = pool.positives(columns, weight[columns])
+    if config.gradient_scale == "pool":
+        return positives
+    factor = live_factor(totals.weight, totals.live_weight)[positives.class_index]
+    return positives._replace(scores=scale_gradient(positives.scores, factor.to(weight.dtype)))
+
+
+def _edges(pool: Pool, band: Band, config: PAUCConfig) -> _Edges:
+    knots = torch.where(band.defined.unsqueeze(-1), band.edges.knots, 0.0)
+    shares = pool.scores.new_zeros(knots.shape[0], 0, 0)
+    if config.edge_gradient == "implicit":
+        # No shift before the exponential: a knot is a score or lies between two.
+        shares = torch.stack([s.double().exp() for s in knot_shares(pool, band, config)], dim=1)
+        knots = knots.requires_grad_(torch.is_grad_enabled())
+    return _Edges(leaf=knots, shares=shares, to_add=shares.sum(dim=-1))
+
+
+def _band_negatives(pool: Pool, band: Band, config: PAUCConfig, ranks: Ranks) -> _Negatives:
+    """Exchange the negatives in the band: first how many, then their scores."""
+    members = pool.negatives() & band.contains(pool.scores)
+    live = members & pool.live
+    counts = ranks.gather(torch.stack([members.sum(dim=-1), live.sum(dim=-1)]))
+    total, live_total = counts.sum(dim=0)
+    per_rank, places = counts[:, 0].T, int(counts[:, 0].max())
+    columns, real = columns_of(members, members.sum(dim=-1))
+    columns, real = (pad(part, (0, places - part.shape[1])) for part in (columns, real))
+    own = torch.where(real, pool.scores.detach().gather(1, columns), 0.0)
+    scores = ranks.gather(own).transpose(0, 1).reshape(own.shape[0], -1)
+    is_row = torch.arange(places, device=own.device) < per_rank.unsqueeze(-1)
+    factor = torch.ones_like(total)
+    if config.gradient_scale == "live":
+        factor = live_factor(total, live_total)
+    return _Negatives(
+        leaf=scores.requires_grad_(torch.is_grad_enabled()),
+        counts=is_row.reshape(own.shape[0], -1).to(own.dtype),
+        total=total,
+        columns=columns,
+        factor=real * factor.unsqueeze(-1),
+        to_add=own[:, :0],
+    )
+
+
+def _pair_contributions(
+    positives: Positives, negatives: _Negatives, band: Band, config: PAUCConfig
+) -> Tensor:
+    return mean_link(
+        positives.scores,
+        positives.class_index,
+        negatives.leaf,
+        negatives.counts,
+        negatives.total.clamp(min=1).to(band.tau.dtype),
+        band.tau,
+        config.link,
+    )
+
+
+def _add_up(
+    leaf: Tensor,
+    pool: Pool,
+    band: Band,
+    positives: Positives,
+    contribution: Tensor,
+    opposite: _Negatives | _Edges,
+    entropy: Tensor,
+    ranks: Ranks,
+) -> _Sums:
+    """Exchange the sums over positives with their gradient by what they are compared with."""
+    index, num_classes = positives.class_index, leaf.shape[1]
+    summed = class_sum(contribution * positives.weight, index, num_classes)
+    wanted = [part for part in (leaf, opposite.leaf) if part.requires_grad]
+    gradients = torch.autograd.grad(summed.sum(), wanted, materialize_grads=True) if wanted else ()
+    square = class_sum(contribution.detach() ** 2 * positives.weight, index, num_classes)
+    in_band = (_iid_negatives(pool) & band.contains(pool.scores)).sum(dim=-1)
+    columns = torch.stack([summed, square, entropy, in_band], dim=1).detach()
+    to_add = [part.double() for part in (columns, opposite.to_add, *gradients[1:])]
+    packed = ranks.sum(torch.cat(to_add, dim=1))
+
+    summed, square, entropy, in_band = packed[:, :4].unbind(dim=1)
+    gradient = gradients[0].T if gradients else torch.zeros_like(leaf).T
+    if len(gradients) == 2:
+        total, by_opposite = torch.split(
+            packed[:, 4:], [part.shape[1] for part in to_add[1:]], dim=1
+        )
+        by_pool = opposite.own_gradient(by_opposite, total, pool, ranks.rank)
+        gradient = gradient + by_pool[:, : len(leaf)]
+    return _Sums(summed, square, entropy, in_band, gradient.T)
+
+
+def _attach(gradient: Tensor, logits: Tensor) -> Tensor:
+    """Return ``[C]`` zeros whose derivative by ``logits`` ``[n, C]`` is ``gradient``."""
+    moving = torch.where(logits.detach().isfinite(), logits - logits.detach(), 0.0)
+    return (moving * gradient.to(logits.dtype)).sum(dim=0)
+
+
+def _reduce_entropy(entropy: Tensor, config: PAUCConfig) -> Tensor:
+    if config.reduction == "none":
+        return entropy
+    return entropy.mean() if config.reduction == "mean" else entropy.sum()
+
+
+def _diagnose(
+    pool: Pool, band: Band, variance: Tensor, band_negatives: Tensor, valid: Tensor
+) -> dict[str, Tensor]:
+    own_positives = (pool.present & pool.live & ~pool.negatives()).sum(dim=-1)
+    measured = {
+        "t_alpha": band.edges.t_alpha,
+        "t_beta": band.edges.t_beta,
+        "tau_eff": band.tau,
+        "pauc_var": variance.to(band.tau.dtype),
+        "pauc": torch.full_like(band.tau, math.nan),
+    }
+    stats = {name: torch.where(valid, value, math.nan) for name, value in measured.items()}
+    stats["band_neg_count"] = torch.where(valid, band_negatives.long(), 0)
+    stats["grad_pos_count"] = torch.where(valid, own_positives, 0)
+    stats["ref_count"] = band.ref_count
+    return stats
