@@ -34,19 +34,24 @@ def check_int(name: str, value: object, minimum: int | None = None) -> None:
         raise ValueError(f"{name} must be an integer{bound}, got {value!r}")
 
 
+def check_number(name: str, value: object) -> None:
+    """Raise unless ``value`` is a real number (no bool)."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {type(value).__name__} {value!r}")
+
+
 def check_real(name: str, value: object) -> None:
     """Raise unless ``value`` is a finite real number (no bool)."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
+    check_number(name, value)
     # Not math.isfinite, which torch.compile cannot trace for a value that changes between calls.
-    if not -math.inf < float(value) < math.inf:
+    if not -math.inf < value < math.inf:  # type: ignore[operator]
         raise ValueError(f"{name} must be finite, got {value!r}")
 
 
 def check_band(alpha: object, beta: object) -> None:
     """Raise unless ``0 <= alpha < beta <= 1``."""
-    check_real("alpha", alpha)
-    check_real("beta", beta)
+    check_number("alpha", alpha)
+    check_number("beta", beta)
     if not 0 <= alpha < beta <= 1:  # type: ignore[operator]
         raise ValueError(
             f"alpha and beta must satisfy 0 <= alpha < beta <= 1, got alpha={alpha}, beta={beta}"

@@ -20,13 +20,14 @@ a target other than 0, 1 and ``ignore_index``, a single class, or a rate or opti
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from pauc.checks import check_band
 
 __all__ = ["ROCBand", "coverage_at_budget", "partial_auc", "roc_curve_in_band", "tpr_at_fpr"]
 
@@ -78,7 +79,7 @@ def roc_curve_in_band(
     Raises:
         TypeError, ValueError: see the module's docstring.
     """
-    alpha, beta = _check_band(alpha, beta)
+    check_band(alpha, beta)
     curve = _roc(_vertices(scores, targets, ignore_index))
     inside = (curve.fpr >= alpha) & (curve.fpr <= beta)
     pieces = (_edge(curve, alpha), (column[inside] for column in curve), _edge(curve, beta))
@@ -239,17 +240,6 @@ def _best_tpr(vertices: _Vertices, cost: Tensor, budgets: Tensor, slack: float) 
     allowed = (budgets.to(cost.device) * cost[-1] * (1 + slack)).floor().long().contiguous()
     last = torch.searchsorted(cost, allowed, right=True) - 1  # vertex 0 costs 0 and always fits
     return vertices.tp[last].double() / vertices.tp[-1]
-
-
-def _check_band(alpha: float, beta: float) -> tuple[float, float]:
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name} must be a real number, got {type(value).__name__} {value!r}")
-    if not 0 <= alpha < beta <= 1:
-        raise ValueError(
-            f"alpha and beta must satisfy 0 <= alpha < beta <= 1, got alpha={alpha}, beta={beta}"
-        )
-    return float(alpha), float(beta)
 
 
 def _check_rates(rates: float | Sequence[float] | Tensor, name: str) -> tuple[Tensor, float]:
