@@ -130,7 +130,7 @@ def pauc_loss_terms(
     loss, per_class, valid = reduce_classes(pauc, valid, batch, config)
     loss = config.pauc_weight * loss
     if config.bce_weight > 0:
-        loss = loss + config.bce_weight * _reduce_cross_entropy(batch, config)
+        loss = loss + config.bce_weight * reduce_entropy(batch, config)
     stats = {}
     if diagnostics:
         variance = class_mean(
@@ -253,16 +253,21 @@ def reduce_classes(
     attached = (batch.logits * torch.where(poisoned, math.nan, 0.0)).sum(dim=0)
     valid = valid | poisoned
     losses = torch.where(valid, 1 - pauc, 0.0) + attached
+    return *reduce_losses(losses, valid, config), valid
+
+
+def reduce_losses(losses: Tensor, valid: Tensor, config: PAUCConfig) -> tuple[Tensor, Tensor]:
+    """Return the reduced loss and the loss per class, of losses that are 0 where invalid."""
     per_class = torch.where(valid, losses, math.nan)
     if config.reduction == "none":
-        return per_class, per_class, valid
+        return per_class, per_class
     loss = losses.sum()
     if config.reduction == "mean":
         loss = loss / valid.sum().clamp(min=1)
-    return loss, per_class, valid
+    return loss, per_class
 
 
-def _reduce_cross_entropy(batch: Batch, config: PAUCConfig) -> Tensor:
+def reduce_entropy(batch: Batch, config: PAUCConfig) -> Tensor:
     """Return the cross-entropy over all classes, reduced as the loss is."""
     entropy = batch.cross_entropy()
     if config.reduction == "none":

@@ -21,9 +21,10 @@ from pauc.distributed import (
     sharded_terms,
     world_size,
 )
-from pauc.functional import PAUCTerms, pauc_loss_terms
-from pauc.queue import QueueState, init_queue, resize_queue
+from pauc.functional import PAUCTerms
+from pauc.queue import Entry, QueueState, init_queue, resize_queue, write_entry_
 from pauc.sharded import check_shardable
+from pauc.step import Carried, pauc_step
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -124,6 +125,7 @@ class PAUCAtBudgetLoss(nn.Module):
         self.validate_args = validate_args
         self.shard_queue = shard_queue
         self._warned: set[str] = set()
+        self._carried: tuple[list[tuple[int, int]], Carried] | None = None
         rows = self._shard_rows() if shard_queue else queue_size
         for name, value in init_queue(rows, num_classes)._asdict().items():
             self.register_buffer(f"queue_{name}", value)
@@ -259,6 +261,7 @@ class PAUCAtBudgetLoss(nn.Module):
             "settings": {**self._settings(), "training": self.training},
             "group": self.process_group,
         }
+        entry, carried = None, None
         if self.shard_queue:
             terms, batch_rows = sharded_terms(
                 logits,
@@ -275,19 +278,20 @@ class PAUCAtBudgetLoss(nn.Module):
                     logits, targets, self.queue, self.config, **arguments, **ranks
                 )
                 arguments |= {"iid_mask": iid_mask, "sample_weight": sample_weight}
-            terms = pauc_loss_terms(
+            terms, entry, carried = pauc_step(
                 logits,
                 targets,
                 self.queue,
+                self._carried_for_queue(),
+                self.config,
                 diagnostics=return_diagnostics,
                 **arguments,
-                **self.config._asdict(),
             )
             batch_rows = logits.shape[0]
         if self.validate_args and not torch.compiler.is_compiling():
             self._warn(terms, batch_rows)
         if self.training or self.update_queue_in_eval:
-            self._store(terms.queue)
+            self._store(terms.queue if entry is None else entry, carried)
         if gathering and return_diagnostics and not self.shard_queue:
             own = count_positives(own_targets, self.num_classes, self.config.ignore_index)
             terms.stats["grad_pos_count"] = torch.where(terms.valid, own, 0)
@@ -339,7 +343,22 @@ class PAUCAtBudgetLoss(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "process_group": None}
 
-    def _store(self, state: QueueState) -> None:
+    def _carried_for_queue(self) -> Carried | None:
+        """Return what is known of the queue's rows, unless somebody else has touched them."""
+        if self._carried is None or torch.compiler.is_compiling():
+            return None
+        marks, carried = self._carried
+        return carried if marks == self._marks() else None
+
+    def _marks(self) -> list[tuple[int, int]]:
+        return [(id(tensor), tensor._version) for tensor in self.queue]
+
+    def _store(self, state: QueueState | Entry, carried: Carried | None = None) -> None:
+        if isinstance(state, Entry):
+            write_entry_(self.queue, state)
+            self._carried = None if carried is None else (self._marks(), carried)
+            return
+        self._carried = None
         for name, new in state._asdict().items():
             held = getattr(self, f"queue_{name}")
             if held.dtype == new.dtype:
