@@ -45,6 +45,7 @@ from pauc.windows import (
     enter,
     forget,
     leave_,
+    padded_width,
     replace_classes,
     select_ranks,
     window_values,
@@ -78,7 +79,7 @@ class _Rows(NamedTuple):
 
     batch: Batch
     label: Tensor  # [N] int64, -1 for a negative of the one class
-    scores: Tensor  # [C, 2 W], entering in the first half, leaving in the second; nan: no reference
+    scores: Tensor  # [2, C, W], of those that enter and leave; nan: no reference score
     negatives: Tensor  # [C, 2] int64, iid negatives among either
 
 
@@ -199,30 +200,39 @@ def _present_rows(batch: Batch) -> Batch:
 def _rows(batch: Batch, queue: QueueState, entry: Entry, fill: int) -> _Rows:
     num_classes, size = queue.scores.shape
     count = batch.targets.shape[0]
-    leaving = _ring(queue.scores, entry.cursor, count)
-    scores = torch.cat([entry.scores, leaving], dim=1)
-    targets = torch.cat([batch.targets, _ring(queue.targets, entry.cursor, count)])
-    reference = torch.cat([batch.iid, _ring(queue.iid, entry.cursor, count)])
-    room = min(size - fill, count)  # slots that nobody leaves
-    if room:
-        reference[count : count + room] = False
-    everywhere = bool(reference.all())
+    width = padded_width(count)
+    leaving = _held(queue, fill)
+    taken = max(count - (size - fill), 0)  # the other slots are empty: nobody leaves
+    first = entry.cursor if fill == size else 0
+    scores = torch.full((2, num_classes, width), math.nan, dtype=queue.scores.dtype)
+    scores[0, :, :count] = entry.scores
+    scores[1, :, :taken] = _ring(leaving.scores, first, taken)
+    negatives = [
+        _mask_own_(scores[0, :, :count], batch.targets, batch.iid),
+        _mask_own_(
+            scores[1, :, :taken],
+            _ring(leaving.targets, first, taken),
+            _ring(leaving.iid, first, taken),
+        ),
+    ]
+    label = batch.targets - 1 if num_classes == 1 else batch.targets
+    return _Rows(batch, label, scores, torch.stack(negatives, dim=-1))
+
+
+def _mask_own_(scores: Tensor, targets: Tensor, iid: Tensor) -> Tensor:
+    """Put nan for all but iid negatives ``[C, N]``, in place; return how many there are ``[C]``."""
+    num_classes = scores.shape[0]
     if num_classes == 1:
-        own = reference & (targets == 0)
-        scores = torch.where(own, scores, math.nan)
-        negatives = own.view(1, 2, count).sum(dim=-1)
-        label = batch.targets - 1
+        reference = iid & (targets == 0)
+        scores.masked_fill_(~reference, math.nan)
+        return reference.sum().unsqueeze(0)
+    if bool(iid.all()):
+        counted, rows = torch.ones_like(targets), targets.shape[0]
     else:
-        if not everywhere:
-            scores = torch.where(reference, scores, math.nan)
-        scores.scatter_(0, targets.unsqueeze(0), math.nan)
-        label = batch.targets
-        halves = [
-            reference[:count].sum() - _bincount(targets[:count], reference[:count], num_classes),
-            reference[count:].sum() - _bincount(targets[count:], reference[count:], num_classes),
-        ]
-        negatives = torch.stack(halves, dim=-1)
-    return _Rows(batch, label, scores, negatives)
+        scores.masked_fill_(~iid, math.nan)
+        counted, rows = iid.long(), iid.sum()
+    scores.scatter_(0, targets.unsqueeze(0), math.nan)
+    return rows - counted.new_zeros(num_classes).index_add_(0, targets, counted)
 
 
 def _bincount(targets: Tensor, mask: Tensor, num_classes: int) -> Tensor:
@@ -292,7 +302,7 @@ def _reference_scores(
     queue: QueueState, rows: _Rows, fill: int, classes: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return ``[C, Q]`` of the queue and ``[C, M]`` of batch and queue; nan: no reference score."""
-    held, entering = _held(queue, fill), rows.scores[:, : rows.batch.targets.shape[0]]
+    held, entering = _held(queue, fill), rows.scores[0, :, : rows.batch.targets.shape[0]]
     scores, ids = held.scores, torch.arange(queue.scores.shape[0], device=queue.scores.device)
     if classes is not None:
         scores, entering, ids = scores[classes], entering[classes], ids[classes]
@@ -306,19 +316,19 @@ def _select(
 ) -> tuple[Tensor, Tensor]:
     """Return the scores ``[C, K]`` at the ranks sought, of the windows with the batch in them."""
     lost = None if bool(serves.all()) else (~serves.all(dim=0)).nonzero().squeeze(-1)
-    highs, lows, start = [], [], 0
+    highs, lows, level = [], [], 0
     for group, values, passed, served in zip(
         sought.groups, window_values(windows), windows.above, serves, strict=True
     ):
-        span = slice(start, start + len(group))
-        ranks = torch.stack([sought.above[:, span], sought.below[:, span]]) - passed.unsqueeze(-1)
-        if lost is not None:
-            ranks = torch.where(served.unsqueeze(-1), ranks, 0)
-        high, low = select_ranks(values, ranks)
-        highs.append(high)
-        lows.append(low)
-        start += len(group)
-    high, low = torch.cat(highs, dim=-1), torch.cat(lows, dim=-1)
+        for _ in group:
+            above, below = sought.above[:, level] - passed, sought.below[:, level] - passed
+            if lost is not None:
+                above, below = torch.where(served, above, 0), torch.where(served, below, 0)
+            high, low = select_ranks(values, above, below)
+            highs.append(high)
+            lows.append(low)
+            level += 1
+    high, low = torch.stack(highs, dim=-1), torch.stack(lows, dim=-1)
     if lost is not None:
         ordered = reference(lost).nan_to_num(nan=-math.inf).sort(dim=-1, descending=True).values
         high = high.index_copy(0, lost, ordered.gather(-1, sought.above[lost]))

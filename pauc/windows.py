@@ -15,6 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# Columns that are counted in bytes, which hold up to 255.
+_CHUNK = 64
+
 
 class Windows(NamedTuple):
     """Windows ``G`` of the rows of a queue. ``C`` classes.
@@ -33,12 +36,12 @@ class Windows(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a step does to the windows; the first half of its rows enters, the second leaves."""
+    """What a step does to the windows, for rows that enter (index 0) and that leave (index 1)."""
 
-    inside: Tensor  # [G, C, 2] int64, how many
-    above: Tensor  # [G, C, 2] int64
-    entry: Tensor  # [E] int64, places in the rows [C, 2 N] of entries, by window, class and half
-    group: Tensor  # [E] int64, (window * C + class) * 2 + half of each
+    inside: Tensor  # [2, G, C] int64, how many
+    above: Tensor  # [2, G, C] int64
+    place: Tensor  # [E] int64, places in the flat rows of those inside
+    group: Tensor  # [E] int64, window * C + class of each; in order, those that enter first
 
 
 def _margin(levels: tuple[float, ...], columns: int) -> int:
@@ -131,21 +134,39 @@ def replace_classes(windows: Windows, classes: Tensor, new: Windows) -> Windows:
     return windows._replace(**changed, values=windows.values.index_copy(0, classes, new.values))
 
 
+def padded_width(count: int) -> int:
+    """Return how many columns :func:`count_change` wants for so many rows."""
+    return -(-count // _CHUNK) * _CHUNK
+
+
 def count_change(windows: Windows, rows: Tensor) -> Change:
-    """Return where rows ``[C, 2 N]`` lie; nan for what is no reference score."""
-    classes, columns = rows.shape[0], rows.shape[1] // 2
-    rows = rows.view(1, classes, 2, columns)
-    low, high = windows.low[..., None, None], windows.high[..., None, None]
-    above = (rows > high).sum(dim=-1)
+    """Return where the rows ``[2, C, W]`` that enter and leave lie; nan: no reference score.
+
+    ``W`` is from :func:`padded_width`.
+    """
+    rows = rows.unsqueeze(1)
+    low, high = windows.low.unsqueeze(-1), windows.high.unsqueeze(-1)
     inside = (rows >= low) & (rows <= high)
-    flat = inside.flatten().nonzero().squeeze(-1)
-    return Change(inside.sum(dim=-1), above, flat % rows.numel(), flat // columns)
+    flat = inside.view(-1).nonzero().squeeze(-1)
+    half = inside[0].numel()
+    place = flat % half % rows[0].numel() + (flat // half) * rows[0].numel()
+    group = flat % half // rows.shape[-1]
+    return Change(_count(inside), _count(rows > high), place, group)
+
+
+def _count(mask: Tensor) -> Tensor:
+    """Return the number of True in the last dimension, a multiple of the chunk.
+
+    Bytes add up with vector instructions, which a sum in int64 does not use.
+    """
+    chunks = mask.view(torch.uint8).unflatten(-1, (-1, _CHUNK))
+    return chunks.sum(dim=-1, dtype=torch.uint8).sum(dim=-1)
 
 
 def contains_ranks(windows: Windows, change: Change, first: Tensor, last: Tensor) -> Tensor:
     """Return ``[G, C]`` bool: the ranks ``[G, C]`` of queue and batch lie within the window."""
-    above = windows.above + change.above[..., 0]
-    held = windows.held + change.inside[..., 0]
+    above = windows.above + change.above[0]
+    held = windows.held + change.inside[0]
     known = windows.low <= windows.high
     # No reference row: nothing is sought.
     within = (first >= above) & (last < above + held) | (held + above + last == 0)
@@ -155,37 +176,41 @@ def contains_ranks(windows: Windows, change: Change, first: Tensor, last: Tensor
 def enter(windows: Windows, change: Change, rows: Tensor) -> Windows:
     """Return the windows with the entering half of ``rows`` in them, which must fit."""
     values = windows.values.clone()
-    chosen, place = _places(windows, change, 0, windows.start + windows.held)
-    values.view(-1)[place] = rows.view(-1)[change.entry[chosen]]
+    place = _places(windows, change, 0)
+    values.view(-1)[place] = rows.view(-1)[change.place[: len(place)]]
     return windows._replace(
         values=values,
-        held=windows.held + change.inside[..., 0],
-        above=windows.above + change.above[..., 0],
+        held=windows.held + change.inside[0],
+        above=windows.above + change.above[0],
     )
 
 
 def leave_(windows: Windows, change: Change) -> Windows:
     """Return the windows without the leaving half; their values are overwritten."""
-    _, place = _places(windows, change, 1, windows.start)
-    windows.values.view(-1)[place] = -math.inf
+    windows.values.view(-1)[_places(windows, change, 1)] = -math.inf
     return windows._replace(
-        start=(windows.start + change.inside[..., 1]) % windows.capacity,
-        held=windows.held - change.inside[..., 1],
-        above=windows.above - change.above[..., 1],
+        start=(windows.start + change.inside[1]) % windows.capacity,
+        held=windows.held - change.inside[1],
+        above=windows.above - change.above[1],
     )
 
 
-def _places(windows: Windows, change: Change, half: int, base: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which entries are of a half, and their places in the flat values from ``base`` on."""
+def _places(windows: Windows, change: Change, half: int) -> Tensor:
+    """Return the places in the flat values: behind the last for who enters, the first for others.
+
+    Entries come by window, class and age, as they do in the values.
+    """
     classes, width = windows.values.shape
-    chosen = (change.group % 2 == half).nonzero().squeeze(-1)
-    group = change.group[chosen] // 2
-    window, class_index = group // classes, group % classes
-    counts = change.inside[..., half].flatten()
-    order = torch.arange(len(chosen), device=base.device) - _starts(counts)[group]
-    capacity = windows.capacity.flatten()
-    place = (base.flatten()[group] + order) % capacity[window]
-    return chosen, class_index * width + _starts(capacity)[window] + place
+    counts = change.inside[half].view(-1)
+    entering = int(change.inside[0].sum())
+    group = change.group[:entering] if half == 0 else change.group[entering:]
+    base = windows.start + windows.held if half == 0 else windows.start
+    shift = base.view(-1) - _starts(counts)
+    capacity = windows.capacity.expand(-1, classes).reshape(-1)
+    origin = torch.arange(0, classes * width, width, device=base.device)
+    origin = origin + _starts(windows.capacity)
+    order = torch.arange(len(group), device=base.device) + shift[group]
+    return order.remainder_(capacity[group]).add_(origin.view(-1)[group])
 
 
 def window_values(windows: Windows) -> tuple[Tensor, ...]:
@@ -193,14 +218,22 @@ def window_values(windows: Windows) -> tuple[Tensor, ...]:
     return windows.values.split(windows.capacity.flatten().tolist(), dim=-1)
 
 
-def select_ranks(values: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores at the descending ranks ``[2, C, K]`` in ``values`` ``[C, B]``."""
-    shallowest, deepest = torch.stack(ranks.aminmax()).tolist()
-    top = values.topk(deepest + 1, dim=-1, sorted=False).values
-    ordered = top.topk(deepest + 1 - shallowest, dim=-1, largest=False).values
-    above, below = deepest - ranks
-    return ordered.gather(-1, above), ordered.gather(-1, below)
+def select_ranks(values: Tensor, above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores ``[C]`` at the descending ranks ``above`` and ``below`` in ``[C, B]``.
+
+    ``below`` is ``above`` or one more. Selecting wants one rank for all classes, so that the
+    classes whose rank is less get so many infinite scores on top.
+    """
+    least, deepest = torch.stack(above.aminmax()).tolist()
+    on_top = torch.arange(deepest - least, device=values.device) < (deepest - above).unsqueeze(-1)
+    padding = torch.where(on_top, math.inf, -math.inf).to(values.dtype)
+    # One more place, for `below` where a window ends with `above`.
+    values = torch.cat([values, padding, values.new_full((len(values), 1), -math.inf)], dim=-1)
+    top = values.topk(deepest + 2, dim=-1, sorted=False).values
+    low, high = top.topk(2, dim=-1, largest=False).values.unbind(-1)
+    return high, torch.where(below > above, low, high)
 
 
 def _starts(counts: Tensor) -> Tensor:
+    """Return the sums over what comes before in the first dimension."""
     return counts.cumsum(0) - counts
