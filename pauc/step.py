@@ -47,7 +47,7 @@ from pauc.windows import (
     leave_,
     padded_width,
     replace_classes,
-    select_ranks,
+    select_rank,
     window_values,
 )
 
@@ -111,7 +111,7 @@ def carried_step(
     fill, cursor = torch.stack([queue.fill, queue.cursor]).tolist()
     batch = _present_rows(batch)
     entry = Entry(
-        scores=batch.logits.detach().T,
+        scores=batch.logits.detach().T.contiguous(),
         targets=batch.targets,
         iid=batch.iid,
         weight=batch.weight,
@@ -317,14 +317,13 @@ def _select(
     """Return the scores ``[C, K]`` at the ranks sought, of the windows with the batch in them."""
     lost = None if bool(serves.all()) else (~serves.all(dim=0)).nonzero().squeeze(-1)
     highs, lows, level = [], [], 0
-    for group, values, passed, served in zip(
-        sought.groups, window_values(windows), windows.above, serves, strict=True
-    ):
+    for g, (group, values) in enumerate(zip(sought.groups, window_values(windows), strict=True)):
+        passed, served = windows.above[g], serves[g]
         for _ in group:
             above, below = sought.above[:, level] - passed, sought.below[:, level] - passed
             if lost is not None:
                 above, below = torch.where(served, above, 0), torch.where(served, below, 0)
-            high, low = select_ranks(values, above, below)
+            high, low = select_rank(values, above, below)
             highs.append(high)
             lows.append(low)
             level += 1
@@ -339,7 +338,7 @@ def _select(
 def _positives(rows, queue, config, fill):
     batch, num_classes = rows.batch, queue.scores.shape[0]
     if num_classes == 1:
-        live = batch.targets.nonzero().squeeze(-1)
+        live = (batch.targets == 1).nonzero().squeeze(-1)
         scores, weight = batch.logits[:, 0].index_select(0, live), batch.weight[live]
         index = torch.zeros_like(live)
     else:
@@ -349,8 +348,9 @@ def _positives(rows, queue, config, fill):
     if config.pos_numerator == "pool":
         held = _held(queue, fill)
         if num_classes == 1:
-            slots = held.targets.nonzero().squeeze(-1)
-            old_scores, old_weight = held.scores[0, slots], held.weight[slots]
+            slots = (held.targets == 1).nonzero().squeeze(-1)
+            old_scores = held.scores[0].index_select(0, slots)
+            old_weight = held.weight.index_select(0, slots)
             old_index = torch.zeros_like(slots)
         else:
             old_index = held.targets

@@ -15,8 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Columns that are counted in bytes, which hold up to 255.
-_CHUNK = 64
+# Up to so many columns, bytes can count 8 of them at a time; beyond, in chunks.
+_ONE_CHUNK, _CHUNK = 1984, 1024
+# How deep a rank may lie below the bound that the search has found for it, and its steps.
+_NEAR, _SEARCH = 16, 3
+_FEW = 8192  # scores that are rather put in order
 
 
 class Windows(NamedTuple):
@@ -40,8 +43,8 @@ class Change(NamedTuple):
 
     inside: Tensor  # [2, G, C] int64, how many
     above: Tensor  # [2, G, C] int64
-    place: Tensor  # [E] int64, places in the flat rows of those inside
-    group: Tensor  # [E] int64, window * C + class of each; in order, those that enter first
+    place: Tensor  # [E] int64, places in `rows[0]` of those that enter a window
+    group: Tensor  # [E] int64, window * C + class of each, in ascending order
 
 
 def _margin(levels: tuple[float, ...], columns: int) -> int:
@@ -56,7 +59,7 @@ def _margin(levels: tuple[float, ...], columns: int) -> int:
 
 def _capacity(levels: tuple[float, ...], columns: int) -> int:
     span = (levels[-1] - levels[0]) * columns
-    return math.ceil(1.5 * (2 * _margin(levels, columns) + span)) + 8
+    return padded_width(math.ceil(1.3 * (2 * _margin(levels, columns) + span)))
 
 
 def build_windows(
@@ -135,8 +138,22 @@ def replace_classes(windows: Windows, classes: Tensor, new: Windows) -> Windows:
 
 
 def padded_width(count: int) -> int:
-    """Return how many columns :func:`count_change` wants for so many rows."""
-    return -(-count // _CHUNK) * _CHUNK
+    """Return a number of columns from ``count`` on that :func:`_count` takes."""
+    unit = 64 if count <= _ONE_CHUNK else _CHUNK
+    return -(-count // unit) * unit
+
+
+def _count(mask: Tensor) -> Tensor:
+    """Return the number of True in the last dimension.
+
+    Eight columns at a time, as the bytes of an int64; many times faster than a sum of bool.
+    """
+    words = mask.view(torch.int64)
+    if mask.shape[-1] > _ONE_CHUNK:
+        words = words.unflatten(-1, (-1, _CHUNK // 8))
+    else:
+        words = words.unsqueeze(-2)
+    return words.sum(dim=-1).view(torch.uint8).sum(dim=-1)
 
 
 def count_change(windows: Windows, rows: Tensor) -> Change:
@@ -144,23 +161,13 @@ def count_change(windows: Windows, rows: Tensor) -> Change:
 
     ``W`` is from :func:`padded_width`.
     """
-    rows = rows.unsqueeze(1)
+    sides = rows.unsqueeze(1)
     low, high = windows.low.unsqueeze(-1), windows.high.unsqueeze(-1)
-    inside = (rows >= low) & (rows <= high)
-    flat = inside.view(-1).nonzero().squeeze(-1)
-    half = inside[0].numel()
-    place = flat % half % rows[0].numel() + (flat // half) * rows[0].numel()
-    group = flat % half // rows.shape[-1]
-    return Change(_count(inside), _count(rows > high), place, group)
-
-
-def _count(mask: Tensor) -> Tensor:
-    """Return the number of True in the last dimension, a multiple of the chunk.
-
-    Bytes add up with vector instructions, which a sum in int64 does not use.
-    """
-    chunks = mask.view(torch.uint8).unflatten(-1, (-1, _CHUNK))
-    return chunks.sum(dim=-1, dtype=torch.uint8).sum(dim=-1)
+    inside = (sides >= low) & (sides <= high)
+    flat = inside[0].view(-1).nonzero().squeeze(-1)
+    return Change(
+        _count(inside), _count(sides > high), flat % rows[0].numel(), flat // rows.shape[-1]
+    )
 
 
 def contains_ranks(windows: Windows, change: Change, first: Tensor, last: Tensor) -> Tensor:
@@ -175,9 +182,10 @@ def contains_ranks(windows: Windows, change: Change, first: Tensor, last: Tensor
 
 def enter(windows: Windows, change: Change, rows: Tensor) -> Windows:
     """Return the windows with the entering half of ``rows`` in them, which must fit."""
+    end = windows.start + windows.held
     values = windows.values.clone()
-    place = _places(windows, change, 0)
-    values.view(-1)[place] = rows.view(-1)[change.place[: len(place)]]
+    place = _places(windows, change.inside[0], change.group, end)
+    values.view(-1)[place] = rows[0].view(-1).index_select(0, change.place)
     return windows._replace(
         values=values,
         held=windows.held + change.inside[0],
@@ -186,31 +194,31 @@ def enter(windows: Windows, change: Change, rows: Tensor) -> Windows:
 
 
 def leave_(windows: Windows, change: Change) -> Windows:
-    """Return the windows without the leaving half; their values are overwritten."""
-    windows.values.view(-1)[_places(windows, change, 1)] = -math.inf
+    """Return the windows without the rows that leave, their oldest; values are overwritten."""
+    counts = change.inside[1]
+    groups = torch.arange(counts.numel(), device=counts.device)
+    place = _places(windows, counts, groups.repeat_interleave(counts.view(-1)), windows.start)
+    windows.values.view(-1).index_fill_(0, place, -math.inf)
     return windows._replace(
-        start=(windows.start + change.inside[1]) % windows.capacity,
-        held=windows.held - change.inside[1],
+        start=(windows.start + counts) % windows.capacity,
+        held=windows.held - counts,
         above=windows.above - change.above[1],
     )
 
 
-def _places(windows: Windows, change: Change, half: int) -> Tensor:
-    """Return the places in the flat values: behind the last for who enters, the first for others.
-
-    Entries come by window, class and age, as they do in the values.
-    """
+def _places(windows: Windows, counts: Tensor, group: Tensor, base: Tensor) -> Tensor:
+    """Return the places in the flat values of ``counts`` ``[G, C]`` entries from ``base`` on."""
     classes, width = windows.values.shape
-    counts = change.inside[half].view(-1)
-    entering = int(change.inside[0].sum())
-    group = change.group[:entering] if half == 0 else change.group[entering:]
-    base = windows.start + windows.held if half == 0 else windows.start
-    shift = base.view(-1) - _starts(counts)
-    capacity = windows.capacity.expand(-1, classes).reshape(-1)
+    shift = base.view(-1) - _starts(counts.view(-1))
     origin = torch.arange(0, classes * width, width, device=base.device)
-    origin = origin + _starts(windows.capacity)
-    order = torch.arange(len(group), device=base.device) + shift[group]
-    return order.remainder_(capacity[group]).add_(origin.view(-1)[group])
+    origin = (origin + _starts(windows.capacity)).view(-1)
+    order = torch.arange(len(group), device=base.device) + shift.index_select(0, group)
+    if len(windows.capacity) == 1:
+        order %= windows.capacity
+    else:
+        capacity = windows.capacity.expand(-1, classes).reshape(-1)
+        order %= capacity.index_select(0, group)
+    return order.add_(origin.index_select(0, group))
 
 
 def window_values(windows: Windows) -> tuple[Tensor, ...]:
@@ -218,20 +226,52 @@ def window_values(windows: Windows) -> tuple[Tensor, ...]:
     return windows.values.split(windows.capacity.flatten().tolist(), dim=-1)
 
 
-def select_ranks(values: Tensor, above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+def select_rank(values: Tensor, above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scores ``[C]`` at the descending ranks ``above`` and ``below`` in ``[C, B]``.
 
-    ``below`` is ``above`` or one more. Selecting wants one rank for all classes, so that the
-    classes whose rank is less get so many infinite scores on top.
+    ``below`` is ``above`` or one more, below the number of finite scores.
     """
-    least, deepest = torch.stack(above.aminmax()).tolist()
-    on_top = torch.arange(deepest - least, device=values.device) < (deepest - above).unsqueeze(-1)
-    padding = torch.where(on_top, math.inf, -math.inf).to(values.dtype)
-    # One more place, for `below` where a window ends with `above`.
-    values = torch.cat([values, padding, values.new_full((len(values), 1), -math.inf)], dim=-1)
-    top = values.topk(deepest + 2, dim=-1, sorted=False).values
-    low, high = top.topk(2, dim=-1, largest=False).values.unbind(-1)
-    return high, torch.where(below > above, low, high)
+    if values.numel() <= _FEW:
+        return _select_in_order(values, above, below)
+    upper, passed = _bound_near(values, above)
+    candidates = torch.where(values <= upper.unsqueeze(-1), values, -math.inf)
+    top = candidates.topk(_NEAR, dim=-1).values
+    place = torch.stack([above, below], dim=-1) - passed.unsqueeze(-1)
+    high, low = top.gather(-1, place.clamp(max=_NEAR - 1)).unbind(-1)
+    far = (place[:, 1] >= _NEAR).nonzero().squeeze(-1)
+    if len(far):
+        exact = _select_in_order(values[far], above[far], below[far])
+        high, low = high.index_copy(0, far, exact[0]), low.index_copy(0, far, exact[1])
+    return high, low
+
+
+def _bound_near(values: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+    """Return bounds ``[C]`` at or above the scores at a rank, and how many scores exceed them.
+
+    In a window, scores are about evenly spread, so that a few steps of interpolation come close.
+    """
+    upper, passed = values.amax(dim=-1), torch.zeros_like(rank)
+    finite = values > -math.inf
+    lower = torch.where(finite, values, math.inf).amin(dim=-1)
+    reached = _count(finite)
+    for _ in range(_SEARCH):
+        share = (rank - _NEAR // 2 - passed).clamp(min=0) / (reached - passed).clamp(min=1)
+        bound = torch.lerp(upper, lower, share.to(values.dtype))
+        count = _count(values > bound.unsqueeze(-1))
+        beyond = count > rank
+        lower, reached = torch.where(beyond, bound, lower), torch.where(beyond, count, reached)
+        upper, passed = torch.where(beyond, upper, bound), torch.where(beyond, passed, count)
+    return upper, passed
+
+
+def _select_in_order(values: Tensor, above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what :func:`select_rank` does, by putting the ranks in order that any class wants."""
+    least, deepest = torch.stack([above.min(), below.max()]).tolist()
+    top = values.topk(deepest + 1, dim=-1, sorted=False).values
+    ordered = top.topk(deepest + 1 - least, dim=-1, largest=False).values
+    places = deepest - torch.stack([above, below], dim=-1)
+    high, low = ordered.gather(-1, places).unbind(-1)
+    return high, low
 
 
 def _starts(counts: Tensor) -> Tensor:
