@@ -46,6 +46,7 @@ from pauc.windows import (
     forget,
     leave_,
     padded_width,
+    recount_,
     replace_classes,
     select_rank,
     window_values,
@@ -290,11 +291,11 @@ def _windows_of(
         first, last = sought.first[:, classes], sought.last[:, classes]
         built = build_windows(*reference(classes), first, last, sought.groups, oldest, columns)
         windows = replace_classes(windows, classes, built)
-        change = count_change(windows, rows.scores)
+        recount_(change, windows, classes, rows.scores)
         serves = contains_ranks(windows, change, sought.first, sought.last)
     if not bool(serves.all()):  # so many ties that a window has no room for them
-        windows = forget(windows, ~serves)
-        change = count_change(windows, rows.scores)
+        windows, classes = forget(windows, ~serves), (~serves.all(dim=0)).nonzero().squeeze(-1)
+        recount_(change, windows, classes, rows.scores)
     return windows, change, serves
 
 
@@ -323,7 +324,9 @@ def _select(
             above, below = sought.above[:, level] - passed, sought.below[:, level] - passed
             if lost is not None:
                 above, below = torch.where(served, above, 0), torch.where(served, below, 0)
-            high, low = select_rank(values, above, below)
+            high, low = select_rank(
+                values, above, below, windows.low[g], windows.high[g], windows.held[g]
+            )
             highs.append(high)
             lows.append(low)
             level += 1

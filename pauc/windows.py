@@ -41,19 +41,18 @@ class Windows(NamedTuple):
 class Change(NamedTuple):
     """What a step does to the windows, for rows that enter (index 0) and that leave (index 1)."""
 
+    mask: Tensor  # [2, G, C, W] bool, which scores are in a window
     inside: Tensor  # [2, G, C] int64, how many
     above: Tensor  # [2, G, C] int64
-    place: Tensor  # [E] int64, places in `rows[0]` of those that enter a window
-    group: Tensor  # [E] int64, window * C + class of each, in ascending order
 
 
 def _margin(levels: tuple[float, ...], columns: int) -> int:
     """Return how many ranks a window reaches beyond the levels in it, on either side.
 
-    The rank of a fixed score wanders by half a root of the columns; four roots, and more where
-    there are many, leave room for a model that learns.
+    The rank of a fixed score wanders by half a root of the columns. Two roots, and more where there
+    are many, leave room for a model that learns.
     """
-    wander = max(4 * math.sqrt(columns), columns / 64)
+    wander = max(2 * math.sqrt(columns), columns / 64)
     return math.ceil(max(16, min(levels[-1] * columns, wander)))
 
 
@@ -161,13 +160,17 @@ def count_change(windows: Windows, rows: Tensor) -> Change:
 
     ``W`` is from :func:`padded_width`.
     """
-    sides = rows.unsqueeze(1)
+    rows = rows.unsqueeze(1)
     low, high = windows.low.unsqueeze(-1), windows.high.unsqueeze(-1)
-    inside = (sides >= low) & (sides <= high)
-    flat = inside[0].view(-1).nonzero().squeeze(-1)
-    return Change(
-        _count(inside), _count(sides > high), flat % rows[0].numel(), flat // rows.shape[-1]
-    )
+    mask = (rows >= low) & (rows <= high)
+    return Change(mask, _count(mask), _count(rows > high))
+
+
+def recount_(change: Change, windows: Windows, classes: Tensor, rows: Tensor) -> None:
+    """Bring a change up to date after the windows of some classes, an index ``[F]``, are new."""
+    few = windows._replace(low=windows.low[:, classes], high=windows.high[:, classes])
+    for part, new in zip(change, count_change(few, rows[:, classes]), strict=True):
+        part.index_copy_(2, classes, new)
 
 
 def contains_ranks(windows: Windows, change: Change, first: Tensor, last: Tensor) -> Tensor:
@@ -181,11 +184,14 @@ def contains_ranks(windows: Windows, change: Change, first: Tensor, last: Tensor
 
 
 def enter(windows: Windows, change: Change, rows: Tensor) -> Windows:
-    """Return the windows with the entering half of ``rows`` in them, which must fit."""
+    """Return the windows with the rows ``[2, C, W]`` that enter in them, which must fit."""
+    # Of rows [C, W] in each window; what is inside comes by window, class and age.
+    flat = change.mask[0].view(-1).nonzero().squeeze(-1)
+    entering = rows[0].view(-1).index_select(0, flat % rows[0].numel())
     end = windows.start + windows.held
+    place = _places(windows, change.inside[0], flat // rows.shape[-1], end)
     values = windows.values.clone()
-    place = _places(windows, change.inside[0], change.group, end)
-    values.view(-1)[place] = rows[0].view(-1).index_select(0, change.place)
+    values.view(-1)[place] = entering
     return windows._replace(
         values=values,
         held=windows.held + change.inside[0],
@@ -226,14 +232,17 @@ def window_values(windows: Windows) -> tuple[Tensor, ...]:
     return windows.values.split(windows.capacity.flatten().tolist(), dim=-1)
 
 
-def select_rank(values: Tensor, above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+def select_rank(
+    values: Tensor, above: Tensor, below: Tensor, low: Tensor, high: Tensor, held: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the scores ``[C]`` at the descending ranks ``above`` and ``below`` in ``[C, B]``.
 
-    ``below`` is ``above`` or one more, below the number of finite scores.
+    ``below`` is ``above`` or one more, below ``held``, the number of finite scores, which lie
+    between ``low`` and ``high``.
     """
     if values.numel() <= _FEW:
         return _select_in_order(values, above, below)
-    upper, passed = _bound_near(values, above)
+    upper, passed = _bound_near(values, above, low, high, held)
     candidates = torch.where(values <= upper.unsqueeze(-1), values, -math.inf)
     top = candidates.topk(_NEAR, dim=-1).values
     place = torch.stack([above, below], dim=-1) - passed.unsqueeze(-1)
@@ -245,18 +254,19 @@ def select_rank(values: Tensor, above: Tensor, below: Tensor) -> tuple[Tensor, T
     return high, low
 
 
-def _bound_near(values: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+def _bound_near(
+    values: Tensor, rank: Tensor, low: Tensor, high: Tensor, held: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return bounds ``[C]`` at or above the scores at a rank, and how many scores exceed them.
 
     In a window, scores are about evenly spread, so that a few steps of interpolation come close.
     """
-    upper, passed = values.amax(dim=-1), torch.zeros_like(rank)
-    finite = values > -math.inf
-    lower = torch.where(finite, values, math.inf).amin(dim=-1)
-    reached = _count(finite)
+    upper, lower = torch.minimum(high, values.amax(dim=-1)), low
+    passed, reached = torch.zeros_like(rank), held
     for _ in range(_SEARCH):
         share = (rank - _NEAR // 2 - passed).clamp(min=0) / (reached - passed).clamp(min=1)
         bound = torch.lerp(upper, lower, share.to(values.dtype))
+        bound = torch.where(bound > -math.inf, bound, upper)  # no use without an end below
         count = _count(values > bound.unsqueeze(-1))
         beyond = count > rank
         lower, reached = torch.where(beyond, bound, lower), torch.where(beyond, count, reached)
