@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -24,7 +25,8 @@ from pauc.distributed import (
 from pauc.functional import PAUCTerms
 from pauc.queue import Entry, QueueState, init_queue, resize_queue, write_entry_
 from pauc.sharded import check_shardable
-from pauc.step import Carried, pauc_step
+from pauc.step import pauc_step
+from pauc.tracking import Carried
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 # Fewer expected reference rows in the band than this make the edge a lottery.
 _STARVED = 10
+# Attributes that a pickle or a copy of the module leaves out.
+_NOT_COPIED = {"process_group": None, "_carried": None}
 
 
 class PAUCAtBudgetLoss(nn.Module):
@@ -125,7 +129,7 @@ class PAUCAtBudgetLoss(nn.Module):
         self.validate_args = validate_args
         self.shard_queue = shard_queue
         self._warned: set[str] = set()
-        self._carried: tuple[list[tuple[int, int]], Carried] | None = None
+        self._carried: tuple[list[tuple[weakref.ref[Tensor], int]], Carried] | None = None
         rows = self._shard_rows() if shard_queue else queue_size
         for name, value in init_queue(rows, num_classes)._asdict().items():
             self.register_buffer(f"queue_{name}", value)
@@ -282,7 +286,7 @@ class PAUCAtBudgetLoss(nn.Module):
                 logits,
                 targets,
                 self.queue,
-                self._carried_for_queue(),
+                self._carried_on(),
                 self.config,
                 diagnostics=return_diagnostics,
                 **arguments,
@@ -336,29 +340,30 @@ class PAUCAtBudgetLoss(nn.Module):
         """Return a copy over the same process group, which itself cannot be copied."""
         twin = copy.copy(self)
         memo[id(self)] = twin
-        twin.__dict__ = copy.deepcopy({**self.__dict__, "process_group": None}, memo)
+        twin.__dict__ = copy.deepcopy({**self.__dict__, **_NOT_COPIED}, memo)
         twin.process_group = self.process_group
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "process_group": None}
+        return {**self.__dict__, **_NOT_COPIED}
 
-    def _carried_for_queue(self) -> Carried | None:
-        """Return what is known of the queue's rows, unless somebody else has touched them."""
+    def _carried_on(self) -> Carried | None:
+        """Return what the last step knew of the queue's rows, if nobody else has touched them."""
         if self._carried is None or torch.compiler.is_compiling():
             return None
         marks, carried = self._carried
-        return carried if marks == self._marks() else None
-
-    def _marks(self) -> list[tuple[int, int]]:
-        return [(id(tensor), tensor._version) for tensor in self.queue]
+        now = zip(self.queue, marks, strict=True)
+        same = all(tensor is ref() and tensor._version == seen for tensor, (ref, seen) in now)
+        return carried if same else None
 
     def _store(self, state: QueueState | Entry, carried: Carried | None = None) -> None:
+        self._carried = None
         if isinstance(state, Entry):
             write_entry_(self.queue, state)
-            self._carried = None if carried is None else (self._marks(), carried)
+            if carried is not None and not self.queue_scores.is_inference():
+                marks = [(weakref.ref(tensor), tensor._version) for tensor in self.queue]
+                self._carried = marks, carried
             return
-        self._carried = None
         for name, new in state._asdict().items():
             held = getattr(self, f"queue_{name}")
             if held.dtype == new.dtype:

@@ -150,7 +150,7 @@ def enqueue(
 
 
 def write_entry_(queue: QueueState, entry: Entry) -> None:
-    """Let rows enter a queue in place, at the cost of these rows alone: for who owns the tensors."""
+    """Let rows enter in place, at the cost of these rows alone: for the owner of the tensors."""
     size, count = queue.targets.shape[0], entry.targets.shape[0]
     before_end = min(count, size - entry.cursor)
     for name in ("scores", "targets", "iid", "weight"):

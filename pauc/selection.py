@@ -129,6 +129,11 @@ def robust_scale(
         raise ValueError('robust_scale(kind="band") needs edges=band_edges(...), got None')
     else:
         upper, lower = edges.t_alpha.to(scores.dtype), edges.t_beta.to(scores.dtype)
+    return dispersion(upper, lower)
+
+
+def dispersion(upper: Tensor, lower: Tensor) -> Tensor:
+    """Return ``upper - lower``, exactly 0 where that is within rounding of the two."""
     spread = upper - lower
     # Relative, so that the verdict is the same for logits of any magnitude.
     rounding = 4 * torch.finfo(spread.dtype).eps * torch.maximum(upper.abs(), lower.abs())

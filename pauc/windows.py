@@ -1,10 +1,10 @@
 """Order statistics of a queue from step to step, without another look at its rows.
 
 A step replaces few of the queue's rows, so a quantile moves by few ranks. A window keeps, for each
-class, the reference scores between two bounds around a quantile, and the number of those above. Rows
-that enter and leave bring both up to date, and the quantile of queue and batch is found among the
-scores in the window: exactly, or the counts say that it has left the window. Then the window is
-built anew from all rows. So what a window holds never changes a result.
+class, the reference scores between two bounds around a quantile, and the number of those above.
+Rows that enter and leave bring both up to date, and the quantile of queue and batch is found among
+the scores in the window: exactly, or the counts say that it has left the window. Then the window is
+built anew from all rows. So windows change what a step costs, and never what comes out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from torch import Tensor
 # Up to so many columns, bytes can count 8 of them at a time; beyond, in chunks.
 _ONE_CHUNK, _CHUNK = 1984, 1024
 # How deep a rank may lie below the bound that the search has found for it, and its steps.
-_NEAR, _SEARCH = 16, 3
+_NEAR, _SEARCH = 8, 4
+# Room in a window beyond the scores that it holds at first.
+_SPARE = 1.3
 _FEW = 8192  # scores that are rather put in order
 
 
@@ -56,9 +58,10 @@ def _margin(levels: tuple[float, ...], columns: int) -> int:
     return math.ceil(max(16, min(levels[-1] * columns, wander)))
 
 
-def _capacity(levels: tuple[float, ...], columns: int) -> int:
-    span = (levels[-1] - levels[0]) * columns
-    return padded_width(math.ceil(1.3 * (2 * _margin(levels, columns) + span)))
+def window_capacities(groups: tuple[tuple[float, ...], ...], columns: int) -> list[int]:
+    """Return how many scores the windows hold, for a pool of about so many columns."""
+    reach = [2 * _margin(g, columns) + (g[-1] - g[0]) * columns for g in groups]
+    return [padded_width(math.ceil(_SPARE * scores)) for scores in reach]
 
 
 def build_windows(
@@ -69,6 +72,7 @@ def build_windows(
     groups: tuple[tuple[float, ...], ...],
     oldest: int,
     columns: int,
+    capacities: list[int],
 ) -> Windows:
     """Return windows of a queue around the ranks that a step looks for.
 
@@ -78,7 +82,8 @@ def build_windows(
         first, last: ``[G, C]``, the least and the greatest of the descending ranks sought.
         groups: the levels of each window.
         oldest: slot of the queue.
-        columns: of the pool, about; decides how much a window holds.
+        columns: of the pool, about; decides how far a window reaches.
+        capacities: how much each holds, from :func:`window_capacities`.
     """
     classes = pool_scores.shape[0]
     count = (~pool_scores.isnan()).sum(dim=-1, keepdim=True)
@@ -90,7 +95,6 @@ def build_windows(
     low = torch.where(lower >= count, -math.inf, ordered.gather(-1, lower.clamp(max=deepest)))
     low, high = low.T, high.T
 
-    capacities = [_capacity(levels, columns) for levels in groups]
     capacity = torch.tensor(capacities, device=count.device).unsqueeze(-1)
     rows = queue_scores.unsqueeze(0)
     inside = (rows >= low.unsqueeze(-1)) & (rows <= high.unsqueeze(-1))
@@ -149,7 +153,7 @@ def _count(mask: Tensor) -> Tensor:
     """
     words = mask.view(torch.int64)
     if mask.shape[-1] > _ONE_CHUNK:
-        words = words.unflatten(-1, (-1, _CHUNK // 8))
+        words = words.reshape(*words.shape[:-1], -1, _CHUNK // 8)
     else:
         words = words.unsqueeze(-2)
     return words.sum(dim=-1).view(torch.uint8).sum(dim=-1)
@@ -219,17 +223,14 @@ def _places(windows: Windows, counts: Tensor, group: Tensor, base: Tensor) -> Te
     origin = torch.arange(0, classes * width, width, device=base.device)
     origin = (origin + _starts(windows.capacity)).view(-1)
     order = torch.arange(len(group), device=base.device) + shift.index_select(0, group)
-    if len(windows.capacity) == 1:
-        order %= windows.capacity
-    else:
-        capacity = windows.capacity.expand(-1, classes).reshape(-1)
-        order %= capacity.index_select(0, group)
+    capacity = windows.capacity.expand(-1, classes).reshape(-1)
+    order %= capacity.index_select(0, group)
     return order.add_(origin.index_select(0, group))
 
 
 def window_values(windows: Windows) -> tuple[Tensor, ...]:
     """Return the scores of each window, ``[C, capacity]``."""
-    return windows.values.split(windows.capacity.flatten().tolist(), dim=-1)
+    return torch.split(windows.values, windows.capacity.flatten().tolist(), dim=-1)
 
 
 def select_rank(
