@@ -21,7 +21,7 @@ from pauc.functional import (
     reduce_entropy,
     reduce_losses,
 )
-from pauc.pairs import mean_link
+from pauc.pairs import sum_link
 from pauc.pool import Batch, make_batch
 from pauc.queue import Entry, QueueState, compute_dtype
 from pauc.selection import BandEdges, dispersion
@@ -133,14 +133,14 @@ def _carried_step(
         nothing, tracked.negatives, tracked.negatives, edges, config.temperature * scale
     )
 
-    positives, total = _positives(batch, held, config)
+    positives, total, num_live = _positives(batch, held, config)
     valid = (total > 0) & band.defined
     if config.surrogate == "trapezoid":
         knots = torch.where(band.defined.unsqueeze(-1), knots, 0.0)
         contribution = trapezoid_contributions(positives, knots, band.tau)
     else:
         contribution, has_negatives = _pairwise(
-            positives, batch, held, tracked, edges, band.tau, config
+            positives, num_live, batch, held, tracked, edges, band.tau, config
         )
         valid = valid & has_negatives
     divisor = torch.where(total > 0, total, 1.0)
@@ -162,8 +162,8 @@ def _groups(config: PAUCConfig) -> Groups:
     return (band, (0.25,), (0.75,)) if config.tau_scale == "iqr" else (band,)
 
 
-def _positives(batch: Batch, held: QueueState, config: PAUCConfig) -> tuple[Positives, Tensor]:
-    """Return the numerator positives and their weight ``[C]``."""
+def _positives(batch: Batch, held: QueueState, config: PAUCConfig) -> tuple[Positives, Tensor, int]:
+    """Return the numerator positives, their weight ``[C]``, and how many are live: the first."""
     num_classes = held.scores.shape[0]
     if num_classes == 1:
         rows = (batch.targets == 1).nonzero().squeeze(-1)
@@ -174,6 +174,7 @@ def _positives(batch: Batch, held: QueueState, config: PAUCConfig) -> tuple[Posi
         index, weight = batch.targets, batch.weight
         scores = batch.logits.gather(1, index.unsqueeze(1)).squeeze(1)
     live_total = total = class_sum(weight, index, num_classes)
+    num_live = index.shape[0]
     if config.pos_numerator == "pool":
         if num_classes == 1:
             slots = (held.targets == 1).nonzero().squeeze(-1)
@@ -189,11 +190,12 @@ def _positives(batch: Batch, held: QueueState, config: PAUCConfig) -> tuple[Posi
     if config.gradient_scale == "live":
         factor = live_factor(total, live_total)[index]
         scores = scale_gradient(scores, factor.to(scores.dtype))
-    return Positives(scores, index, weight), total
+    return Positives(scores, index, weight), total, num_live
 
 
 def _pairwise(
     positives: Positives,
+    num_live: int,
     batch: Batch,
     held: QueueState,
     tracked: Tracked,
@@ -219,22 +221,28 @@ def _pairwise(
     is_other = _negatives_between(other_scores, held.targets[others], lower, upper)
 
     count = live_count + held_count + is_other.sum(dim=-1)
-    scores = torch.cat([by_class.gather(1, columns), top, other_scores], dim=1)
-    counts = torch.cat([is_live, is_held, is_other], dim=1).to(scores.dtype)
-    scores = torch.where(counts > 0, scores, 0.0)
+    dtype = edges.t_beta.dtype
+    live_scores = torch.where(is_live, by_class.gather(1, columns), 0.0)
     if config.gradient_scale == "live":
         factor = live_factor(count, live_count).unsqueeze(-1)
-        scores = scale_gradient(scores, factor.to(scores.dtype))
-    contribution = mean_link(
-        positives.scores,
-        positives.class_index,
-        scores,
-        counts,
-        count.clamp(min=1).to(scores.dtype),
-        tau,
-        config.link,
+        live_scores = scale_gradient(live_scores, factor.to(dtype))
+    is_held = torch.cat([is_held, is_other], dim=1)
+    held_scores = torch.where(is_held, torch.cat([top, other_scores], dim=1), 0.0)
+
+    # Pairs without a live row, which are most of them, need no gradient.
+    index, held_counts = positives.class_index, is_held.to(dtype)
+    old_scores = positives.scores[num_live:].detach()
+    sums = [
+        sum_link(scores, of_class, held_scores, held_counts, tau, config.link)
+        for scores, of_class in (
+            (positives.scores[:num_live], index[:num_live]),
+            (old_scores, index[num_live:]),
+        )
+    ]
+    summed = torch.cat(sums) + sum_link(
+        positives.scores, index, live_scores, is_live.to(dtype), tau, config.link
     )
-    return contribution, count > 0
+    return summed / count.clamp(min=1).to(dtype)[index], count > 0
 
 
 def _negatives_between(scores: Tensor, targets: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
