@@ -11,7 +11,7 @@ from torch import Tensor
 from pauc.band import Band, attach_knots, make_band
 from pauc.config import PAUCConfig, PAUCOptions, make_config
 from pauc.diagnostics import diagnose
-from pauc.pairs import mean_link
+from pauc.pairs import sum_link, sum_link_of_parts
 from pauc.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
 from pauc.queue import QueueState, enqueue
 from pauc.surrogates import (
@@ -123,7 +123,9 @@ def pauc_loss_terms(
         knots = torch.where(band.defined.unsqueeze(-1), knots, 0.0)
         contribution = trapezoid_contributions(positives, knots, band.tau)
     else:
-        contribution, has_negatives = _pairwise(positives, pool, sample, band, config, read_values)
+        contribution, has_negatives = _pairwise(
+            positives, pool, logits.shape[0], sample, band, config, read_values
+        )
         valid = has_positives & band.defined & has_negatives
     pauc = class_mean(contribution, positives, num_classes, divisor)
 
@@ -194,6 +196,7 @@ def _positives(
 def _pairwise(
     positives: Positives,
     pool: Pool,
+    batch_rows: int,
     sample: Subsample | None,
     band: Band,
     config: PAUCConfig,
@@ -218,10 +221,17 @@ def _pairwise(
     if factor is not None:
         scores = scale_gradient(scores, factor.to(scores.dtype))
     total = count.clamp(min=1).to(scores.dtype)
-    contribution = mean_link(
-        positives.scores, positives.class_index, scores, counts, total, band.tau, config.link
-    )
-    return contribution, count > 0
+    of_class = positives.class_index
+    if sample is None and not read_values:
+        # All columns, the batch's first.
+        live = scores[:, :batch_rows], counts[:, :batch_rows]
+        held = scores[:, batch_rows:], counts[:, batch_rows:]
+        summed = sum_link_of_parts(
+            positives.scores, of_class, batch_rows, live, held, band.tau, config.link
+        )
+    else:
+        summed = sum_link(positives.scores, of_class, scores, counts, band.tau, config.link)
+    return summed / total[of_class], count > 0
 
 
 def columns_of(members: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:

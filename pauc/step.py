@@ -21,7 +21,7 @@ from pauc.functional import (
     reduce_entropy,
     reduce_losses,
 )
-from pauc.pairs import sum_link
+from pauc.pairs import sum_link_of_parts
 from pauc.pool import Batch, make_batch
 from pauc.queue import Entry, QueueState, compute_dtype
 from pauc.selection import BandEdges, dispersion
@@ -229,20 +229,16 @@ def _pairwise(
     is_held = torch.cat([is_held, is_other], dim=1)
     held_scores = torch.where(is_held, torch.cat([top, other_scores], dim=1), 0.0)
 
-    # Pairs without a live row, which are most of them, need no gradient.
-    index, held_counts = positives.class_index, is_held.to(dtype)
-    old_scores = positives.scores[num_live:].detach()
-    sums = [
-        sum_link(scores, of_class, held_scores, held_counts, tau, config.link)
-        for scores, of_class in (
-            (positives.scores[:num_live], index[:num_live]),
-            (old_scores, index[num_live:]),
-        )
-    ]
-    summed = torch.cat(sums) + sum_link(
-        positives.scores, index, live_scores, is_live.to(dtype), tau, config.link
+    summed = sum_link_of_parts(
+        positives.scores,
+        positives.class_index,
+        num_live,
+        (live_scores, is_live.to(dtype)),
+        (held_scores, is_held.to(dtype)),
+        tau,
+        config.link,
     )
-    return summed / count.clamp(min=1).to(dtype)[index], count > 0
+    return summed / count.clamp(min=1).to(dtype)[positives.class_index], count > 0
 
 
 def _negatives_between(scores: Tensor, targets: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
