@@ -120,7 +120,7 @@ class PAUCAtBudgetLoss(nn.Module):
                 f"gather_distributed must be a bool or None, got {gather_distributed!r}"
             )
         check_process_group(process_group)
-        self.config = make_config(options)
+        self.config = self._checked = make_config(options)
         self.num_classes = num_classes
         self.queue_size = queue_size
         self.update_queue_in_eval = update_queue_in_eval
@@ -255,6 +255,9 @@ class PAUCAtBudgetLoss(nn.Module):
             TypeError, ValueError: see :func:`pauc.pauc_loss_fn`.
             RuntimeError, ValueError: see :func:`pauc.distributed.gather_rows`.
         """
+        # A schedule, or a person, may have set another; compiled, the function checks it.
+        if not torch.compiler.is_compiling() and self.config is not self._checked:
+            self.config = self._checked = make_config(self.config._asdict())
         own_targets, gathering = targets, is_gathering(self.gather_distributed, self.process_group)
         arguments: dict[str, Any] = {
             "iid_mask": iid_mask,

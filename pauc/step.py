@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pauc.band import assemble_band
-from pauc.config import PAUCConfig, make_config
+from pauc.config import PAUCConfig
 from pauc.functional import (
     PAUCTerms,
     columns_of,
@@ -57,13 +57,13 @@ def pauc_step(
     write, by :func:`pauc.queue.write_entry_`.
 
     Args:
+        config: checked, as :func:`pauc.config.make_config` returns it.
         carried: from the step that led to this ``queue``; None: from no step. It changes the cost,
             not the result.
         others: as for :func:`pauc.pauc_loss_terms`.
     """
     read_values = validate_args and not torch.compiler.is_compiling()
     if read_values and not diagnostics and _windows_serve(logits, queue, config):
-        config = make_config(config._asdict())
         batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, read_values)
         # A sum is finite only if all of its terms are.
         if bool(batch.logits.detach().sum().isfinite()) and bool(batch.present.any()):

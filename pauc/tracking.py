@@ -24,7 +24,7 @@ from pauc.windows import (
     padded_width,
     recount_,
     replace_classes,
-    select_rank,
+    select_ranks,
     window_capacities,
     window_values,
 )
@@ -249,17 +249,16 @@ def _select(
     windows: Windows, serves: Tensor, sought: _Sought, groups: Groups
 ) -> tuple[Tensor, Tensor]:
     """Return the scores ``[C, K]`` at the ranks sought, of windows with the batch in them."""
-    highs, lows, level = [], [], 0
+    found, level = [], 0
     for g, values in enumerate(window_values(windows)):
-        for _ in groups[g]:
-            # Where a window does not serve, any rank will do.
-            above, below = (
-                torch.where(serves[g], rank[:, level] - windows.above[g], 0)
-                for rank in (sought.above, sought.below)
-            )
-            bounds = windows.low[g], windows.high[g], windows.held[g]
-            high, low = select_rank(values, above, below, *bounds)
-            highs.append(high)
-            lows.append(low)
-            level += 1
-    return torch.stack(highs, dim=-1), torch.stack(lows, dim=-1)
+        span = slice(level, level + len(groups[g]))
+        level = span.stop
+        # Where a window does not serve, any rank will do.
+        above, below = (
+            torch.where(serves[g, :, None], rank[:, span] - windows.above[g, :, None], 0)
+            for rank in (sought.above, sought.below)
+        )
+        bounds = windows.low[g], windows.high[g], windows.held[g]
+        found.append(select_ranks(values, above, below, *bounds))
+    highs, lows = zip(*found, strict=True)
+    return torch.cat(highs, dim=-1), torch.cat(lows, dim=-1)

@@ -233,16 +233,28 @@ def window_values(windows: Windows) -> tuple[Tensor, ...]:
     return torch.split(windows.values, windows.capacity.flatten().tolist(), dim=-1)
 
 
-def select_rank(
+def select_ranks(
     values: Tensor, above: Tensor, below: Tensor, low: Tensor, high: Tensor, held: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the scores ``[C]`` at the descending ranks ``above`` and ``below`` in ``[C, B]``.
+    """Return the scores at the descending ranks ``above`` and ``below`` ``[C, K]`` in ``[C, B]``.
 
     ``below`` is ``above`` or one more, below ``held``, the number of finite scores, which lie
     between ``low`` and ``high``.
     """
     if values.numel() <= _FEW:
         return _select_in_order(values, above, below)
+    found = [
+        _search(values, *ranks, low, high, held)
+        for ranks in zip(above.unbind(-1), below.unbind(-1), strict=True)
+    ]
+    highs, lows = zip(*found, strict=True)
+    return torch.stack(highs, dim=-1), torch.stack(lows, dim=-1)
+
+
+def _search(
+    values: Tensor, above: Tensor, below: Tensor, low: Tensor, high: Tensor, held: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what :func:`select_ranks` does for one rank ``[C]``, by a search for bounds."""
     upper, passed = _bound_near(values, above, low, high, held)
     candidates = torch.where(values <= upper.unsqueeze(-1), values, -math.inf)
     top = candidates.topk(_NEAR, dim=-1).values
@@ -250,8 +262,9 @@ def select_rank(
     high, low = top.gather(-1, place.clamp(max=_NEAR - 1)).unbind(-1)
     far = (place[:, 1] >= _NEAR).nonzero().squeeze(-1)
     if len(far):
-        exact = _select_in_order(values[far], above[far], below[far])
-        high, low = high.index_copy(0, far, exact[0]), low.index_copy(0, far, exact[1])
+        exact = _select_in_order(values[far], above[far, None], below[far, None])
+        high = high.index_copy(0, far, exact[0].squeeze(-1))
+        low = low.index_copy(0, far, exact[1].squeeze(-1))
     return high, low
 
 
@@ -276,12 +289,11 @@ def _bound_near(
 
 
 def _select_in_order(values: Tensor, above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what :func:`select_rank` does, by putting the ranks in order that any class wants."""
+    """Return what :func:`select_ranks` does, by putting the ranks in order that any class wants."""
     least, deepest = torch.stack([above.min(), below.max()]).tolist()
     top = values.topk(deepest + 1, dim=-1, sorted=False).values
     ordered = top.topk(deepest + 1 - least, dim=-1, largest=False).values
-    places = deepest - torch.stack([above, below], dim=-1)
-    high, low = ordered.gather(-1, places).unbind(-1)
+    high, low = ordered.gather(-1, deepest - torch.cat([above, below], dim=-1)).chunk(2, dim=-1)
     return high, low
 
 

@@ -65,7 +65,7 @@ def work_of_a_step(classes, queue_size, **options):
 
 @pytest.mark.parametrize(
     ("classes", "surrogate", "ceiling"),
-    [(1, "trapezoid", 320), (1, "pairwise", 390), (8, "trapezoid", 330), (8, "pairwise", 410)],
+    [(1, "trapezoid", 300), (1, "pairwise", 370), (8, "trapezoid", 310), (8, "pairwise", 390)],
 )
 def test_operators_of_a_step_stay_below_a_ceiling(classes, surrogate, ceiling):
     work = work_of_a_step(classes, 4096, surrogate=surrogate)
@@ -85,7 +85,7 @@ def test_a_step_with_many_classes_makes_nothing_of_the_size_of_the_pool(surrogat
 def test_a_longer_queue_hardly_costs_more():
     short, long = (work_of_a_step(4, size, pos_numerator="live") for size in (8192, 65_536))
     assert long.total <= 700  # a window of that size is searched by interpolation
-    assert long.bytes < 5 * short.bytes  # 8 times as many rows
+    assert long.bytes < 6.5 * short.bytes  # 8 times as many rows; the batch's share stays
 
 
 @pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])

@@ -191,9 +191,10 @@ def test_a_rank_is_found_among_ties_and_outliers(count, monkeypatch):
         above = (share * (held - 1)).long()
         below = torch.minimum(above + 1, held - 1)
         for ends in ((low, values.amax(1)), (low - torch.inf, low + torch.inf)):
-            high, lower = windows.select_rank(values, above, below, *ends, held)
-            assert torch.equal(high, ordered.gather(1, above.unsqueeze(1)).squeeze(1))
-            assert torch.equal(lower, ordered.gather(1, below.unsqueeze(1)).squeeze(1))
+            ranks = above.unsqueeze(1), below.unsqueeze(1)
+            high, lower = windows.select_ranks(values, *ranks, *ends, held)
+            assert torch.equal(high, ordered.gather(1, ranks[0]))
+            assert torch.equal(lower, ordered.gather(1, ranks[1]))
 
 
 @pytest.mark.parametrize("width", [64, 128, 1984, 2048, 5120])
