@@ -22,6 +22,7 @@ from pauc.distributed import (
     world_size,
 )
 from pauc.functional import PAUCTerms, pauc_loss_terms
+from pauc.presets import preset_for_budget
 from pauc.queue import QueueState, init_queue, resize_queue
 from pauc.sharded import check_shardable
 
@@ -127,6 +128,31 @@ class PAUCAtBudgetLoss(nn.Module):
         rows = self._shard_rows() if shard_queue else queue_size
         for name, value in init_queue(rows, num_classes)._asdict().items():
             self.register_buffer(f"queue_{name}", value)
+
+    @classmethod
+    def for_budget(
+        cls,
+        budget: float,
+        *,
+        batch_size: int,
+        positive_rate: float,
+        num_classes: int = 1,
+        **overrides: Any,
+    ) -> Self:
+        """Return the loss that needs no tuning and no warm-up; `print` shows what was chosen.
+
+        Args:
+            budget, batch_size, positive_rate: see :func:`pauc.presets.preset_for_budget`, which
+                says what follows from them and why.
+            num_classes: columns of the logits; 1 is binary.
+            **overrides: arguments of the class, in place of what the preset chose.
+
+        Raises:
+            TypeError, ValueError: a bad argument, named with what was expected and what came.
+        """
+        preset = preset_for_budget(budget, batch_size=batch_size, positive_rate=positive_rate)
+        chosen: dict[str, Any] = {"queue_size": preset.queue_size, **preset.options, **overrides}
+        return cls(num_classes, **chosen)
 
     @property
     def queue(self) -> QueueState:

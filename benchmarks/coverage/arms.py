@@ -82,6 +82,7 @@ _ARMS = [
         {**UNIT, "bce_weight": 0.1, "band": 4.0},
         WEIGHT,
     ),
+    Arm("pauc preset", "preset", {}, WEIGHT),
     # One option alone, beside the documented defaults.
     Arm("pauc pairwise", "pauc", {"surrogate": "pairwise"}, BAND),
     Arm(
@@ -106,15 +107,16 @@ _ARMS = [
         {**UNIT, "bce_weight": 1.0, "band": 4.0},
         WEIGHT,
     ),
-    Arm("pauc logistic, iqr, sampler", "pauc", LOGISTIC, BAND, "banded", "pauc.sampler"),
-    Arm("BCE, sampler", "bce", {}, DECAY, "banded", "pauc.sampler"),
+    Arm("pauc logistic, iqr, sampler", "pauc", LOGISTIC, BAND, "banded"),
+    Arm("BCE, sampler", "bce", {}, DECAY, "banded"),
+    # A batch of the sampler has positives enough of its own; those of the queue only cost time.
+    Arm("pauc preset, sampler", "preset", {"pos_numerator": "live"}, WEIGHT, "banded"),
     Arm(
         "pauc logistic, unit, BCE 1, band x4, sampler",
         "pauc",
         {**UNIT, "bce_weight": 1.0, "band": 4.0},
         WEIGHT,
         "banded",
-        "pauc.sampler",
     ),
 ]
 ARMS = {arm.name: arm for arm in _ARMS}

@@ -21,6 +21,7 @@ class Task(NamedTuple):
 
     n_rows: int
     n_positives: int
+    batch_size: int
     steps: int  # of the whole training
     budget: float  # as FPR
     queue_size: int
@@ -87,6 +88,17 @@ def pauc(task: Task, *, band: float = 1.0, band_from: float = 0.0, **options: An
         beta=band * task.budget,
         queue_size=task.queue_size,
         **options,
+    )
+    return lambda step: module(step.logits, step.targets, iid_mask=step.iid)
+
+
+def preset(task: Task, **overrides: Any) -> Objective:
+    """What a person gets who knows the budget, the batch and the positive rate."""
+    module = PAUCAtBudgetLoss.for_budget(
+        task.budget,
+        batch_size=task.batch_size,
+        positive_rate=task.n_positives / task.n_rows,
+        **overrides,
     )
     return lambda step: module(step.logits, step.targets, iid_mask=step.iid)
 
@@ -164,6 +176,7 @@ LOSSES: dict[str, Callable[..., Objective]] = {
         focal,
         mini_batch,
         pauc,
+        preset,
         peer_pauc,
         smooth_ap,
         recall_at_quantile,

@@ -15,6 +15,7 @@ from .store import Record, Store
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
 BCE_LOSSES = {"bce", "focal"}  # the losses that the others are compared to
+OUR_LOSSES = {"pauc", "preset"}
 Value = Callable[[Record], float]
 
 
@@ -197,7 +198,7 @@ def _panel(axis: Any, group: Group) -> None:
     estimates = {arm: estimate(by_seed(runs, value)) for arm, runs in reversed(_sorted(group))}
     for height, (arm, found) in enumerate(estimates.items()):
         # Blue for ours, orange for the rest (Okabe-Ito), and another marker for grey print.
-        ours = group.runs[arm][0]["config"]["loss"] == "pauc"
+        ours = group.runs[arm][0]["config"]["loss"] in OUR_LOSSES
         axis.plot([found.low, found.high], [height, height], color="0.6", zorder=1)
         marks = {"color": "#0072B2", "marker": "o"} if ours else {"color": "#D55E00", "marker": "s"}
         axis.scatter([found.mean], [height], s=22, zorder=2, **marks)
