@@ -8,8 +8,9 @@ from typing import NamedTuple
 from pauc.checks import check_int, check_real
 from pauc.config import PAUCOptions
 
-# Batch negatives in the band that a step needs to point the right way; fewer are noise.
-_LIVE_NEGATIVES = 20
+# Negatives of a batch in the band: with fewer a step is mostly noise, and where the classes overlap
+# down to a high FPR, a narrow band learns that noise by heart.
+_LIVE_NEGATIVES = 50
 # A band wider than this trains the middle of the curve and not its start.
 _WIDEST_BAND = 0.1
 # Reference rows in the band: the FPR that the edge realises is then right to a tenth.
@@ -37,8 +38,8 @@ def preset_for_budget(budget: float, *, batch_size: int, positive_rate: float) -
     BCE with a small weight holds scale and bulk of the scores; logistic pairs work on their top,
     in raw logit units, from a cold start, and with a gradient that a long queue does not shrink.
 
-    - The band goes from 0 to the budget, or further, until 20 negatives of a batch lie in it: a
-      band with fewer has a gradient of mostly noise. At most to an FPR of 0.1.
+    - The band goes from 0 to the budget, or further, until 50 negatives of a batch lie in it: with
+      fewer the gradient is mostly noise. At most to an FPR of 0.1.
     - The queue is so long that 100 reference rows lie in the band and 50 positives in the pool, at
       most 65,536 rows.
 

@@ -28,6 +28,7 @@ PEER = "imbalanced_losses"
 BAND = ("band", (1.0, 2.0, 4.0, 8.0))
 TEMPERATURE = ("temperature", (0.1, 0.2, 0.3, 1.0))
 WEIGHT = ("bce_weight", (0.03, 0.1, 0.3, 1.0))
+FPR_BAND = ("beta", (0.005, 0.02, 0.1, 0.2))
 DECAY = ("decay", (1.0, 0.1, 0.01))  # `training.Training.decay`, for a loss without parameters
 
 _ARMS = [
@@ -82,7 +83,7 @@ _ARMS = [
         {**UNIT, "bce_weight": 0.1, "band": 4.0},
         WEIGHT,
     ),
-    Arm("pauc preset", "preset", {}, WEIGHT),
+    Arm("pauc preset", "preset", {}, FPR_BAND),
     # One option alone, beside the documented defaults.
     Arm("pauc pairwise", "pauc", {"surrogate": "pairwise"}, BAND),
     Arm(
@@ -110,7 +111,7 @@ _ARMS = [
     Arm("pauc logistic, iqr, sampler", "pauc", LOGISTIC, BAND, "banded"),
     Arm("BCE, sampler", "bce", {}, DECAY, "banded"),
     # A batch of the sampler has positives enough of its own; those of the queue only cost time.
-    Arm("pauc preset, sampler", "preset", {"pos_numerator": "live"}, WEIGHT, "banded"),
+    Arm("pauc preset, sampler", "preset", {"pos_numerator": "live"}, FPR_BAND, "banded"),
     Arm(
         "pauc logistic, unit, BCE 1, band x4, sampler",
         "pauc",
