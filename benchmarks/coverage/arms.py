@@ -28,7 +28,7 @@ PEER = "imbalanced_losses"
 BAND = ("band", (1.0, 2.0, 4.0, 8.0))
 TEMPERATURE = ("temperature", (0.1, 0.2, 0.3, 1.0))
 WEIGHT = ("bce_weight", (0.03, 0.1, 0.3, 1.0))
-FPR_BAND = ("beta", (0.005, 0.02, 0.1, 0.2))
+FPR_BAND = ("beta", (0.1, 0.02, 0.05, 0.3))
 DECAY = ("decay", (1.0, 0.1, 0.01))  # `training.Training.decay`, for a loss without parameters
 
 _ARMS = [

@@ -13,6 +13,7 @@ from .intervals import BySeed, Estimate, difference, estimate
 from .store import Record, Store
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 README = HERE / "README.md"
 BCE_LOSSES = {"bce", "focal"}  # the losses that the others are compared to
 OUR_LOSSES = {"pauc", "preset"}
@@ -31,7 +32,9 @@ class Group(NamedTuple):
 
 
 def update(synthetic: Sequence[Path], real: Sequence[Path]) -> None:
-    """Write all tables into README.md and all figures next to it."""
+    """Write all tables and figures: here, and the summary of the real part into the main README."""
+    from .summary import draw_summary, summary  # builds on this module
+
     for spot, paths, groups in (
         ("synthetic", synthetic, synthetic_groups),
         ("real", real, real_groups),
@@ -41,6 +44,9 @@ def update(synthetic: Sequence[Path], real: Sequence[Path]) -> None:
         replace_in_readme(f"coverage-{spot}", text, README)
         if made:
             draw(made, HERE / f"coverage-{spot}.png")
+    if made:  # the real groups
+        replace_in_readme("coverage-summary", summary(made), ROOT / "README.md")
+        draw_summary(made, ROOT / "docs" / "coverage.png")
 
 
 def synthetic_groups(records: Iterable[Record]) -> list[Group]:
