@@ -1,31 +1,28 @@
-"""What the loss modules have in common: buffers for the queue around a pure function."""
+"""What the loss modules have in common: the call, many ranks, and warnings."""
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from pauc.buffers import QueueBuffers
 from pauc.checks import check_flag, check_int
 from pauc.config import LossConfig
 from pauc.distributed import check_process_group, count_positives, gather_rows, is_gathering
-from pauc.queue import QueueState, init_queue, resize_queue
 from pauc.step import PAUCTerms
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-    from typing_extensions import Self
 
 # Fewer expected reference rows in the band than this make the edge a lottery.
 _STARVED = 10
 
 
-class QueuedLoss(nn.Module):
+class QueuedLoss(QueueBuffers):
     """A holder of the queue around a pure function; not to be used by itself.
 
     A loss implements :meth:`_terms`, the call of its function, and says by :meth:`_budget` on how
@@ -53,15 +50,6 @@ class QueuedLoss(nn.Module):
     """
 
     config: LossConfig
-    queue_scores: Tensor
-    queue_targets: Tensor
-    queue_iid: Tensor
-    queue_weight: Tensor
-    queue_cursor: Tensor
-    queue_fill: Tensor
-    queue_step: Tensor
-
-    _version = 1
 
     def __init__(
         self,
@@ -92,13 +80,7 @@ class QueuedLoss(nn.Module):
         self.process_group = process_group
         self.validate_args = validate_args
         self._warned: set[str] = set()
-        for name, value in init_queue(self._own_rows(), num_classes)._asdict().items():
-            self.register_buffer(f"queue_{name}", value)
-
-    @property
-    def queue(self) -> QueueState:
-        """The queue's state; its tensors are the module's buffers."""
-        return QueueState(*(getattr(self, f"queue_{name}") for name in QueueState._fields))
+        self._make_queue(self._own_rows())
 
     def _own_rows(self) -> int:
         """Return how many rows of the queue this rank keeps."""
@@ -275,12 +257,6 @@ class QueuedLoss(nn.Module):
     if TYPE_CHECKING:
         __call__ = forward  # so that the types follow the flags in a call, too
 
-    def reset_queue(self) -> None:
-        """Empty the queue."""
-        held = self.queue_scores
-        empty = init_queue(held.shape[1], self.num_classes, dtype=held.dtype, device=held.device)
-        self._store(empty)
-
     def extra_repr(self) -> str:
         """Return the configuration: the number of classes, the queue, then every option."""
         shown = {**self._settings(), "gather_distributed": self.gather_distributed}
@@ -294,38 +270,6 @@ class QueuedLoss(nn.Module):
             **more,
             "validate_args": self.validate_args,
         }
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return a copy over the same process group, which itself cannot be copied."""
-        twin = copy.copy(self)
-        memo[id(self)] = twin
-        twin.__dict__ = copy.deepcopy({**self.__dict__, "process_group": None}, memo)
-        twin.process_group = self.process_group
-        return twin
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "process_group": None}
-
-    def _store(self, state: QueueState) -> None:
-        for name, new in state._asdict().items():
-            held = getattr(self, f"queue_{name}")
-            if held.dtype == new.dtype:
-                held.copy_(new)  # in place: whoever shares or broadcasts the buffer keeps it
-            else:
-                setattr(self, f"queue_{name}", new)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move the buffers with the model, but keep them in float32 when it goes to half precision.
-
-        Scores that are compared for their order cannot afford the rounding.
-        """
-        wide = {name: getattr(self, name) for name in ("queue_scores", "queue_weight")}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, before in wide.items():
-            after = getattr(self, name)
-            if after.dtype in (torch.float16, torch.bfloat16):
-                setattr(self, name, before.to(after.device))
-        return self
 
     def _warn(self, terms: PAUCTerms, batch_rows: int) -> None:
         """Warn, once per kind, about what makes the numbers worth less than they look."""
@@ -375,41 +319,4 @@ class QueuedLoss(nn.Module):
         return (
             f"the pool of {rows} rows is above max_pool_size={cap}: the surrogate sees a random, "
             "reweighted part of it"
-        )
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Load a checkpoint of any ``queue_size``: the newest rows that fit are kept."""
-        keys = {name: f"{prefix}queue_{name}" for name in QueueState._fields}
-        missing = [key for key in keys.values() if key not in state_dict]
-        if missing:
-            missing_keys.extend(missing)  # the parts belong together: none is taken
-            return
-        saved = QueueState(**{name: state_dict[key] for name, key in keys.items()})
-        if saved.scores.shape[0] != self.num_classes:
-            error_msgs.append(
-                f"the checkpoint's queue {keys['scores']} has {saved.scores.shape[0]} classes, "
-                f"this {type(self).__name__} has num_classes={self.num_classes}"
-            )
-            return
-        fitting = resize_queue(saved, self.queue_scores.shape[1])
-        for name in ("queue_scores", "queue_weight"):
-            setattr(self, name, getattr(self, name).to(fitting.scores.dtype))
-        resized = {keys[name]: value for name, value in fitting._asdict().items()}
-        super()._load_from_state_dict(
-            {**state_dict, **resized},
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
         )
