@@ -1,4 +1,4 @@
-"""The loss as a module: buffers for the queue around :func:`pauc.pauc_loss_terms`."""
+"""The partial AUC as a module: a queue around :func:`pauc.pauc_loss_terms`, whole or in shards."""
 
 from __future__ import annotations
 
@@ -61,6 +61,8 @@ class PAUCAtBudgetLoss(QueuedLoss):
     the module is built. Each rank's ``state_dict()`` has its own part of the queue and is to be
     saved and loaded by that rank; inside a model that DDP wraps, ``exclude_queues`` is a must. Not
     with ``max_pool_size``; the diagnostic ``pauc`` is nan.
+
+    The ``stats`` of a call are described at :func:`pauc.diagnostics.diagnose`.
     """
 
     config: PAUCConfig

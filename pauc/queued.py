@@ -30,23 +30,8 @@ class QueuedLoss(QueueBuffers):
 
     Args:
         config: the options of the loss, checked.
-        num_classes: columns of the logits; 1 is binary.
-        queue_size: rows to remember; 0 disables the queue.
-        update_queue_in_eval: let rows enter in ``eval()`` too.
-        gather_distributed: compute the loss of all ranks' rows, with one queue on all ranks; see
-            below. None: where :mod:`torch.distributed` runs with more than one rank. False: each
-            rank is a world of its own.
-        process_group: the ranks to gather over, where that is not all of them (the data-parallel
-            group of a hybrid). Copies of the module share it, a pickle leaves it out.
-        validate_args: check values and warn; see :func:`pauc.pauc_loss_fn`. Off, a step has no
-            host synchronisation.
-
-    With gathering, every rank calls the module in every step, in ``eval()`` too, with as many rows
-    as it has, none included. The loss is that of the concatenated batch, the same on all ranks, and
-    the gradient of a rank's rows is multiplied by the number of ranks: after the average over
-    ranks that DDP and FSDP take, it is that of one process. Who sums gradients instead divides the
-    loss by the number of ranks. See :func:`pauc.distributed.gather_rows`, and
-    :func:`pauc.distributed.exclude_queues` for a loss inside the model that DDP wraps.
+        num_classes, queue_size, update_queue_in_eval, gather_distributed, process_group,
+            validate_args: see :class:`pauc.PAUCAtBudgetLoss`, and there what gathering means.
     """
 
     config: LossConfig
@@ -313,7 +298,8 @@ class QueuedLoss(QueueBuffers):
         )
 
     def _subsampling(self, batch_rows: int) -> str:
-        rows, cap = batch_rows + int(self.queue_fill), getattr(self.config, "max_pool_size", None)
+        cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
+        rows = batch_rows + int(self.queue_fill)
         if cap is None or rows <= cap:
             return ""
         return (
