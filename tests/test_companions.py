@@ -9,8 +9,8 @@ import torch
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 from knife_edges import scale_is_in_doubt
-from reference import reference_set
-from reference_companions import ap_value, companion_step, own_pools, recall_value
+from reference import reference_set, sigmoid, weighted_variance
+from reference_companions import ap_value, companion_step, own_pools, recall_value, soft_precision
 from sklearn.metrics import average_precision_score
 from strategies import problems
 from test_against_reference import as_rows, as_tensors, assert_close, reference_arguments, tolerance
@@ -339,6 +339,28 @@ def test_single_positives_by_hand():
         logits, targets, queue, quantile=0.5, budget_basis="fpr", **options
     )
     assert loss.item() == pytest.approx(1 / (1 + math.e), abs=1e-12)
+
+
+def test_the_variance_is_over_the_positives_contributions():
+    logits, targets = batch(1, 30)
+    weight = torch.rand(30, dtype=torch.float64)
+    side = {"sample_weight": weight, "diagnostics": True, "tau_scale": "unit", "temperature": 1.0}
+    (pool,), _ = own_pools(
+        (
+            (logits.tolist(), targets.tolist(), []),
+            {"iid": None, "weight": weight.tolist(), "num_classes": 1},
+        )
+    )
+    own = [x for x in pool if x.positive]
+    recall = recall_at_quantile_terms(logits, targets, init_queue(0, 1), quantile=0.2, **side)
+    threshold = recall.stats["threshold"].item()
+    soft = [sigmoid(x.score - threshold) for x in own]
+    expected = weighted_variance(soft, [x.weight for x in own])
+    assert recall.stats["recall_var"].item() == pytest.approx(expected, rel=1e-12)
+    ap = smooth_ap_terms(logits, targets, init_queue(0, 1), **side)
+    soft = [soft_precision(x, pool, 1.0) for x in own]
+    expected = weighted_variance(soft, [x.weight for x in own])
+    assert ap.stats["ap_var"].item() == pytest.approx(expected, rel=1e-10)
 
 
 @classes
