@@ -45,38 +45,36 @@ def empirical_pauc(
     return (class_mean(area / (beta - alpha), exact, scores.shape[0])).to(scores.dtype)
 
 
-def diagnose(
-    pool: Pool,
-    band: Band,
-    positives: Positives,
-    variance: Tensor,
-    valid: Tensor,
-    config: PAUCConfig,
-) -> dict[str, Tensor]:
-    """Return diagnostics as detached ``[C]`` tensors; ``positives`` are the whole numerator.
+def diagnose(pool: Pool, band: Band, positives: Positives, config: PAUCConfig) -> dict[str, Tensor]:
+    """Return what :func:`pauc.pauc_loss_terms` measures; ``positives`` are the whole numerator.
 
     nan where a class is invalid: ``t_alpha``, ``t_beta`` (the thresholds at the band's edges),
-    ``tau_eff`` (width of the link in logit units), ``pauc_var`` (variance over the numerator
-    positives' contributions), ``pauc`` (the exact partial AUC of the pool over the band, divided
-    by its width). 0 where invalid: ``band_neg_count`` (iid negatives in the band) and
+    ``tau_eff`` (width of the link in logit units), ``pauc`` (the exact partial AUC of the pool over
+    the band, divided by its width), and ``pauc_var`` (variance over the numerator positives'
+    contributions). 0 where invalid: ``band_neg_count`` (iid negatives in the band) and
     ``grad_pos_count`` (live positives). Always: ``ref_count`` (size of the reference set).
     """
-    negative = pool.negatives()
-    band_neg_count = (negative & pool.iid & band.contains(pool.scores)).sum(dim=-1)
-    grad_pos_count = (pool.present & pool.live & ~negative).sum(dim=-1)
-    pauc = empirical_pauc(positives, pool.scores, band.reference, config.alpha, config.beta)
-    measured = {
+    in_band = pool.negatives() & pool.iid & band.contains(pool.scores)
+    return {
         "t_alpha": band.edges.t_alpha,
         "t_beta": band.edges.t_beta,
         "tau_eff": band.tau,
-        "pauc_var": variance.detach(),
-        "pauc": pauc,
+        "pauc": empirical_pauc(positives, pool.scores, band.reference, config.alpha, config.beta),
+        "band_neg_count": in_band.sum(dim=-1),
     }
-    stats = {name: torch.where(valid, value, math.nan) for name, value in measured.items()}
-    stats["band_neg_count"] = torch.where(valid, band_neg_count, 0)
-    stats["grad_pos_count"] = torch.where(valid, grad_pos_count, 0)
-    stats["ref_count"] = band.ref_count
-    return stats
+
+
+def count_live_positives(pool: Pool) -> Tensor:
+    """Return ``[C]`` int64: how many rows of the batch are positives of each class."""
+    return (pool.present & pool.live & ~pool.negatives()).sum(dim=-1)
+
+
+def where_valid(measured: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]:
+    """Return the ``[C]`` tensors detached, numbers nan and counts 0 where a class is invalid."""
+    return {
+        name: torch.where(valid, value.detach(), math.nan if value.is_floating_point() else 0)
+        for name, value in measured.items()
+    }
 
 
 def _ramp_area(end: float, left: Tensor, width: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import pytest
 import ranks
 import torch
-from ranks import CASES, EVEN_CASES, GROUP_TIMEOUT, MODEL_CASE, SHARDED, STEPS
+from ranks import CASES, COMPANIONS, EVEN_CASES, GROUP_TIMEOUT, MODEL_CASE, SHARDED, STEPS
 
 from pauc import PAUCAtBudgetLoss
 
@@ -84,6 +84,20 @@ def test_as_one_process(results, reference, case, dtype, world):
         assert result["losses"] == found[0]["losses"]
 
 
+@pytest.mark.filterwarnings("ignore:(RecallAtQuantileLoss|SmoothAPLoss)")
+@worlds
+@pytest.mark.parametrize("case", COMPANIONS)
+def test_the_companions_as_one_process(results, reference, case, world):
+    expected = reference(COMPANIONS[case])
+    start = ranks.make_model(COMPANIONS[case].get("num_classes", 1))
+    start = torch.cat([p.detach().flatten() for p in start.parameters()])
+    assert distance(expected["parameters"], start) > 0.1
+    found = [result["companions"][case] for result in results(world)]
+    for result in found:
+        assert_same_run(result, expected, 1e-10)
+        assert result["digests"] == found[0]["digests"]
+
+
 @pytest.mark.filterwarnings("ignore:PAUCAtBudgetLoss")
 @worlds
 @pytest.mark.parametrize("kind", ["inside", "excluded", "sharded"])
@@ -131,6 +145,7 @@ def test_ddp_broadcasts_the_queue_unless_told(results, world):
     ("what", "named"),
     [
         ("option", "beta: 0.3 on rank {0}, 0.31 on rank {1}"),
+        ("quantile", "quantile: 0.3 on rank {0}, 0.31 on rank {1}"),
         ("queue_size", "queue_size: 64 on rank {0}, 32 on rank {1}"),
         ("num_classes", "num_classes: 3 on rank {0}, 4 on rank {1}"),
         ("weights", "sample_weight is given: False on rank {0}, True on rank {1}"),

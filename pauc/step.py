@@ -1,0 +1,204 @@
+"""What a step of every loss has in common: checks, pool, reduction over classes, and the queue."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pauc.config import LossConfig, PosNumerator
+from pauc.diagnostics import count_live_positives, where_valid
+from pauc.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
+from pauc.queue import QueueState, enqueue
+from pauc.surrogates import Positives, class_mean, class_sum, scale_gradient
+
+
+class PAUCTerms(NamedTuple):
+    """What a step computes. ``C`` classes."""
+
+    loss: Tensor  # [] or, with reduction="none", [C] with nan where invalid
+    per_class: Tensor  # [C], nan where invalid
+    valid: Tensor  # [C] bool
+    degenerate: Tensor  # [C] bool, reference rows are there but have no dispersion
+    ref_count: Tensor  # [C] int64, size of the reference set
+    stats: dict[str, Tensor]  # [C] each; empty unless asked for
+    queue: QueueState
+
+
+class Rows(NamedTuple):
+    """What a score is computed from."""
+
+    pool: Pool
+    positives: Positives  # whose contributions are averaged
+    columns: Tensor  # [P], where those are in the pool
+    sample: Subsample | None  # the rows that enter the surrogate; None: all
+    read_values: bool  # size work arrays by what is in them
+    diagnostics: bool  # fill `measured`
+
+    def all_positives(self, pos_numerator: PosNumerator) -> Positives:
+        """Return the numerator's positives without subsampling."""
+        if self.sample is None:
+            return self.positives
+        weight = self.pool.numerator_weight(pos_numerator)
+        return self.pool.positives(*_counted(weight, self.read_values))
+
+
+class Scored(NamedTuple):
+    """What a loss makes of the rows. A class's loss is 1 minus the mean contribution."""
+
+    contribution: Tensor  # [P], of each positive
+    defined: Tensor  # [C] bool, what the class's positives are compared with is there
+    degenerate: Tensor  # [C] bool
+    ref_count: Tensor  # [C] int64
+    measured: dict[str, Tensor]  # [C] each, floats or counts; empty unless asked for
+
+
+def take_step(
+    name: str,
+    score: Callable[[Rows], Scored],
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    config: LossConfig,
+    *,
+    max_pool_size: int | None = None,
+    iid_mask: Tensor | None,
+    sample_weight: Tensor | None,
+    validate_args: bool,
+    diagnostics: bool,
+) -> PAUCTerms:
+    """Return the loss whose value for a class ``score`` computes, and what comes with it.
+
+    Args:
+        name: of the score; ``stats`` has the variance over contributions as ``{name}_var``.
+        score: pure; sees no invalid input.
+        max_pool_size: cap on the rows that enter the surrogate.
+        logits, targets, queue, iid_mask, sample_weight, validate_args: see
+            :func:`pauc.pauc_loss_fn`; the errors are raised here.
+        diagnostics: also compute ``stats``.
+    """
+    read_values = validate_args and not torch.compiler.is_compiling()
+    batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, read_values)
+    pool = make_pool(batch, queue)
+    sample = _sample(pool, queue, max_pool_size)
+    positives, columns, pos_total = _positives(pool, sample, config, read_values)
+    scored = score(Rows(pool, positives, columns, sample, read_values, diagnostics))
+
+    num_classes = logits.shape[1]
+    divisor = torch.where(pos_total > 0, pos_total, 1.0)
+    value = class_mean(scored.contribution, positives, num_classes, divisor)
+    valid = (pos_total > 0) & scored.defined
+    loss, per_class, valid = reduce_classes(value, valid, batch, config)
+    loss = config.pauc_weight * loss
+    if config.bce_weight > 0:
+        loss = loss + config.bce_weight * reduce_entropy(batch.cross_entropy(), config)
+    stats = {}
+    if diagnostics:
+        square = (scored.contribution - value[positives.class_index]) ** 2
+        measured = {
+            **scored.measured,
+            f"{name}_var": class_mean(square, positives, num_classes, divisor),
+            "grad_pos_count": count_live_positives(pool),
+        }
+        stats = {**where_valid(measured, valid), "ref_count": scored.ref_count}
+    new_queue = enqueue(
+        queue,
+        logits,
+        batch.targets,
+        iid_mask=iid_mask,
+        sample_weight=sample_weight,
+        ignore_index=config.ignore_index,
+        validate_args=False,  # done above
+    )
+    return PAUCTerms(loss, per_class, valid, scored.degenerate, scored.ref_count, stats, new_queue)
+
+
+def _sample(pool: Pool, queue: QueueState, cap: int | None) -> Subsample | None:
+    """Return the rows that enter the surrogate, or None for all of them."""
+    num_classes, rows = pool.scores.shape
+    if cap is None:
+        return None
+    if cap < num_classes:
+        raise ValueError(
+            f"max_pool_size must be at least the number of classes {num_classes}, got {cap}"
+        )
+    return subsample(pool, cap, queue.step) if rows > cap else None
+
+
+def _positives(
+    pool: Pool, sample: Subsample | None, config: LossConfig, read_values: bool
+) -> tuple[Positives, Tensor, Tensor]:
+    """Return the numerator positives, their columns and the weight ``[C]`` before subsampling."""
+    num_classes = pool.scores.shape[0]
+    weight = pool.numerator_weight(config.pos_numerator)
+    label = pool.label.clamp(min=0)
+    total = class_sum(weight, label, num_classes)
+    live_total = class_sum(torch.where(pool.live, weight, 0.0), label, num_classes)
+    if sample is None:
+        columns, weight = _counted(weight, read_values)
+    else:
+        columns = sample.columns
+        weight = weight[columns] * sample.multiplicity
+    positives = pool.positives(columns, weight)
+    if config.gradient_scale == "live":
+        factor = live_factor(total, live_total)[positives.class_index]
+        positives = positives._replace(
+            scores=scale_gradient(positives.scores, factor.to(weight.dtype))
+        )
+    return positives, columns, total
+
+
+def _counted(weight: Tensor, read_values: bool) -> tuple[Tensor, Tensor]:
+    """Return the columns of positive weight and their weight; all columns if unread."""
+    if not read_values:
+        return torch.arange(weight.shape[0], device=weight.device), weight
+    columns = weight.nonzero().squeeze(-1)
+    return columns, weight[columns]
+
+
+def columns_of(members: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the columns ``[C, B]`` of each class's members and which of those are real.
+
+    ``B`` is the largest ``count``; padding names column 0.
+    """
+    class_index, column = members.nonzero(as_tuple=True)
+    start = count.cumsum(0) - count
+    place = torch.arange(len(column), device=column.device) - start[class_index]
+    shape = (members.shape[0], int(count.max()))
+    columns = column.new_zeros(shape).index_put((class_index, place), column)
+    real = torch.arange(shape[1], device=column.device) < count.unsqueeze(-1)
+    return columns, real
+
+
+def live_factor(total: Tensor, live: Tensor) -> Tensor:
+    """Return what scales a pool's gradient to that of its live rows; 1 where nothing is live."""
+    return torch.where(live > 0, total.double() / live.double(), 1.0)
+
+
+def reduce_classes(
+    value: Tensor, valid: Tensor, batch: Batch, config: LossConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the reduced loss, the loss per class and which classes count."""
+    # A non-finite logit makes its class's loss and gradient nan, whatever the surrogate made of it,
+    # so that a gradient scaler or a person sees the step that brought it.
+    poisoned = ~batch.logits.detach().isfinite().all(dim=0)
+    attached = (batch.logits * torch.where(poisoned, math.nan, 0.0)).sum(dim=0)
+    valid = valid | poisoned
+    losses = torch.where(valid, 1 - value, 0.0) + attached
+    per_class = torch.where(valid, losses, math.nan)
+    if config.reduction == "none":
+        return per_class, per_class, valid
+    loss = losses.sum()
+    if config.reduction == "mean":
+        loss = loss / valid.sum().clamp(min=1)
+    return loss, per_class, valid
+
+
+def reduce_entropy(entropy: Tensor, config: LossConfig) -> Tensor:
+    """Return the cross-entropy ``[C]`` over all classes, reduced as the loss is."""
+    if config.reduction == "none":
+        return entropy
+    return entropy.mean() if config.reduction == "mean" else entropy.sum()
