@@ -83,6 +83,8 @@ _ARMS = [
         {**UNIT, "bce_weight": 0.1, "band": 4.0},
         WEIGHT,
     ),
+    Arm("pauc SmoothAP, warm", "our_smooth_ap", {}, ("temperature", (0.003, 0.01, 0.03, 0.1))),
+    Arm("pauc RecallAtQuantile, warm", "our_recall", {}, BAND),
     Arm("pauc preset", "preset", {}, FPR_BAND),
     # One option alone, beside the documented defaults.
     Arm("pauc pairwise", "pauc", {"surrogate": "pairwise"}, BAND),

@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 README = HERE / "README.md"
 BCE_LOSSES = {"bce", "focal"}  # the losses that the others are compared to
-OUR_LOSSES = {"pauc", "preset"}
+OUR_LOSSES = {"pauc", "preset", "our_smooth_ap", "our_recall"}
 Value = Callable[[Record], float]
 
 
