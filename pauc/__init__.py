@@ -9,12 +9,14 @@ from pauc.sampler import BandSampler
 from pauc.schedule import PAUCSchedule, ScheduleConfig, ScheduleValues, schedule_at
 from pauc.selection import BandEdges, band_edges, robust_scale
 from pauc.surrogates import pairwise_pauc, trapezoid_pauc
+from pauc.thresholds import OperatingPoint, select_threshold
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "BandEdges",
     "BandSampler",
+    "OperatingPoint",
     "PAUCAtBudgetLoss",
     "PAUCConfig",
     "PAUCOptions",
@@ -34,5 +36,6 @@ __all__ = [
     "resize_queue",
     "robust_scale",
     "schedule_at",
+    "select_threshold",
     "trapezoid_pauc",
 ]

@@ -206,7 +206,8 @@ def coverage_at_budget(
 
 def _vertices(scores: Tensor, targets: Tensor, ignore_index: int) -> _Vertices:
     """Count false and true positives at every distinct score; all metrics start here."""
-    scores, targets = _check_rows(scores, targets, ignore_index)
+    scores, targets = kept_rows(scores, targets, ignore_index)
+    check_both_classes(targets)
     ordered, order = scores.sort(descending=True)
     closes_tie = torch.ones_like(ordered, dtype=torch.bool)
     closes_tie[:-1] = ordered[1:] != ordered[:-1]
@@ -260,8 +261,12 @@ def _check_rates(rates: float | Sequence[float] | Tensor, name: str) -> tuple[Te
     return exact, 4 * torch.finfo(dtype).eps
 
 
-def _check_rows(scores: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return the kept scores ``[n]``, in a dtype that can be sorted, and targets ``[n]`` int64."""
+def kept_rows(scores: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Return the kept scores ``[n]``, in a dtype that can be sorted, and targets ``[n]`` int64.
+
+    Raises:
+        TypeError, ValueError: see the module's docstring; one class alone is no error here.
+    """
     scores, targets = _check_column(scores, "scores"), _check_column(targets, "targets")
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
         raise TypeError(f"ignore_index must be an int, got {ignore_index!r}")
@@ -301,6 +306,10 @@ def _check_values(scores: Tensor, targets: Tensor) -> None:
     wrong = targets[(targets != 0) & (targets != 1)]
     if wrong.numel():
         raise ValueError(f"targets must be 0, 1 or ignore_index, got {wrong[:5].tolist()}")
+
+
+def check_both_classes(targets: Tensor) -> None:
+    """Raise unless the kept targets hold a positive and a negative."""
     positives = int(targets.sum())
     negatives = targets.numel() - positives
     if not positives or not negatives:
