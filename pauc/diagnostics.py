@@ -40,7 +40,7 @@ def empirical_pauc(
     left = (depth - not_above).double() / count  # FPR at which this positive begins to count
     width = tied.double() / count
     # A positive counts nothing before `left`, fully after `left + width`, linearly in between.
-    area = _ramp_area(beta, left, width) - _ramp_area(alpha, left, width)
+    area = ramp_area(beta, left, width) - ramp_area(alpha, left, width)
     exact = positives._replace(weight=positives.weight.double())
     return (class_mean(area / (beta - alpha), exact, scores.shape[0])).to(scores.dtype)
 
@@ -79,7 +79,7 @@ def diagnose(
     return stats
 
 
-def _ramp_area(end: float, left: Tensor, width: Tensor) -> Tensor:
+def ramp_area(end: float, left: Tensor, width: Tensor) -> Tensor:
     """Return the integral up to ``end`` of a ramp from 0 at ``left`` to 1 at ``left + width``."""
     along = (end - left).clamp(min=0)
     on_ramp = torch.minimum(along, width)
