@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 from torch import Tensor
@@ -142,7 +142,12 @@ def test_on_the_whole_curve_the_variance_is_that_of_delong(rows: Rows) -> None:
     check_error(partial_auc_interval(*tensors(rows)), math.sqrt(delong_variance(*rows)))
 
 
+# The curve is vertical at both edges of the band.
+VERTICAL = ([6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0, -1.0], [1, 0, 1, 0, 1, 0, 0, 1])
+
+
 @examples
+@example(VERTICAL, (0.25, 0.5))
 @given(any_rows, bands)
 def test_in_a_band_the_variance_is_that_of_the_row_by_row_reference(
     rows: Rows, band: tuple[float, float]
@@ -337,7 +342,7 @@ def test_dtypes_shapes_and_ignored_rows(dtype: torch.dtype) -> None:
 def test_inputs_stay_as_they_are_and_results_carry_no_gradient() -> None:
     scores = torch.tensor([1.0, 3, 2, 4], requires_grad=True)
     targets = torch.tensor([0, 1, 0, 1])
-    found = bootstrap_interval(partial_auc, scores, targets, n_resamples=50)
+    found = bootstrap_interval(lambda s, _t: s.mean(), scores, targets, n_resamples=50)
     assert not any(part.requires_grad for part in found)
     assert scores.tolist() == [1, 3, 2, 4]
 
