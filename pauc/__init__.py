@@ -1,10 +1,17 @@
 """Differentiable partial AUC at a fixed, low false-alarm budget."""
 
-from pauc import metrics
+from pauc import intervals, metrics
 from pauc.config import PAUCConfig, PAUCOptions
 from pauc.functional import PAUCTerms, pauc_loss_fn, pauc_loss_terms
 from pauc.module import PAUCAtBudgetLoss
-from pauc.queue import QueueState, enqueue, init_queue, queue_rows, resize_queue
+from pauc.queue import (
+    QueueState,
+    enqueue,
+    init_queue,
+    queue_rows,
+    recommend_queue_size,
+    resize_queue,
+)
 from pauc.sampler import BandSampler
 from pauc.schedule import PAUCSchedule, ScheduleConfig, ScheduleValues, schedule_at
 from pauc.selection import BandEdges, band_edges, robust_scale
@@ -28,11 +35,13 @@ __all__ = [
     "band_edges",
     "enqueue",
     "init_queue",
+    "intervals",
     "metrics",
     "pairwise_pauc",
     "pauc_loss_fn",
     "pauc_loss_terms",
     "queue_rows",
+    "recommend_queue_size",
     "resize_queue",
     "robust_scale",
     "schedule_at",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -22,7 +21,7 @@ from pauc.distributed import (
     world_size,
 )
 from pauc.functional import PAUCTerms, pauc_loss_terms
-from pauc.queue import QueueState, init_queue, resize_queue
+from pauc.queue import QueueState, init_queue, recommend_queue_size, resize_queue
 from pauc.sharded import check_shardable
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class PAUCAtBudgetLoss(nn.Module):
     all ranks' rows, by the exchanges of :mod:`pauc.sharded`. The process group must be there when
     the module is built. Each rank's ``state_dict()`` has its own part of the queue and is to be
     saved and loaded by that rank; inside a model that DDP wraps, ``exclude_queues`` is a must. Not
-    with ``max_pool_size``; the diagnostic ``pauc`` is nan.
+    with ``max_pool_size``; the diagnostics ``pauc`` and ``realised_fpr`` are nan.
     """
 
     queue_scores: Tensor
@@ -393,8 +392,15 @@ class PAUCAtBudgetLoss(nn.Module):
         # Without any reference row there is no share to extrapolate from.
         if not full or smallest == 0 or smallest * width >= _STARVED:
             return ""
-        share = smallest / (batch_rows + self.queue_size)
-        enough = math.ceil(_STARVED / width / share) - batch_rows
+        # At most 1: the parts of a sharded queue may together hold more than queue_size.
+        share = min(smallest / (batch_rows + self.queue_size), 1.0)
+        rows = recommend_queue_size(
+            self.config.beta,
+            alpha=self.config.alpha,
+            relative_error=_STARVED**-0.5,
+            positive_rate=1 - share,
+        )
+        enough = rows - batch_rows
         return (
             f"band starvation: {smallest} reference rows put {smallest * width:.3g} in the band "
             f"[{self.config.alpha}, {self.config.beta}], fewer than {_STARVED}, so that its edges "
