@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -13,6 +12,7 @@ from pauc.buffers import QueueBuffers
 from pauc.checks import check_flag, check_int
 from pauc.config import LossConfig
 from pauc.distributed import check_process_group, count_positives, gather_rows, is_gathering
+from pauc.queue import recommend_queue_size
 from pauc.step import PAUCTerms
 
 if TYPE_CHECKING:
@@ -290,8 +290,10 @@ class QueuedLoss(QueueBuffers):
         if budget is None or not full or smallest == 0 or smallest * budget[0] >= _STARVED:
             return ""
         width, where = budget
-        share = smallest / (batch_rows + self.queue_size)
-        enough = math.ceil(_STARVED / width / share) - batch_rows
+        # At most 1: the parts of a sharded queue may together hold more than queue_size.
+        share = min(smallest / (batch_rows + self.queue_size), 1.0)
+        rows = recommend_queue_size(width, relative_error=_STARVED**-0.5, positive_rate=1 - share)
+        enough = rows - batch_rows
         return (
             f"band starvation: {smallest} reference rows put {smallest * width:.3g} in {where}, "
             f"fewer than {_STARVED}, so that its edges are noise. Cure: queue_size={enough} or more"
