@@ -105,11 +105,21 @@ def assemble_band(
     reference: Tensor, ref_count: Tensor, negative_count: Tensor, edges: BandEdges, tau: Tensor
 ) -> Band:
     """Return the band of these parts, for counts of iid negatives and a ``tau`` of each class."""
+    return Band(reference, ref_count, edges, *safe_width(negative_count, tau))
+
+
+class Width(NamedTuple):
+    """The width of a link, where it can be used; ``[C]`` each."""
+
+    tau: Tensor  # 1 where not defined
+    defined: Tensor  # bool
+    degenerate: Tensor  # bool
+
+
+def safe_width(negative_count: Tensor, tau: Tensor) -> Width:
+    """Return ``tau`` where there are negatives and dispersion, and where the latter lacks."""
     present, spread = negative_count > 0, tau > torch.finfo(tau.dtype).tiny
-    return Band(
-        reference=reference,
-        ref_count=ref_count,
-        edges=edges,
+    return Width(
         tau=torch.where(present & spread, tau, 1.0),
         defined=present & spread,
         # nan (a non-finite score among the quartiles) is no lack of dispersion: the loss says so.

@@ -24,6 +24,12 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise unless ``value`` is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
+
+
 def check_int(name: str, value: object, minimum: int | None = None) -> None:
     """Raise unless ``value`` is an integer (no bool) of at least ``minimum``."""
     bound = "" if minimum is None else f" of at least {minimum}"

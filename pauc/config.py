@@ -1,13 +1,15 @@
-"""The options of the loss: their one list, their defaults and their validation."""
+"""The options of the losses: their one list, their defaults and their validation."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from pauc.checks import check_band, check_choice, check_int, check_real
 
 Surrogate = Literal["trapezoid", "pairwise"]
 TauScale = Literal["iqr", "band", "unit"]
+RankTauScale = Literal["iqr", "unit"]  # where there is no band
 PosNumerator = Literal["pool", "live"]
 BudgetBasis = Literal["fpr", "population"]
 Reduction = Literal["mean", "sum", "none"]
@@ -73,26 +75,113 @@ class PAUCConfig(NamedTuple):
     pauc_weight: float = 1.0
 
 
-class PAUCOptions(TypedDict, total=False):
+_PAUC = PAUCConfig()  # the owner of the defaults that the losses share
+
+
+class RecallAtQuantileConfig(NamedTuple):
+    """Options of :func:`pauc.recall_at_quantile_loss_fn` and :class:`pauc.RecallAtQuantileLoss`.
+
+    Attributes:
+        quantile: share of the reference rows above the threshold, ``0 < quantile <= 1``.
+        budget_basis: what ``quantile`` is a share of. ``"population"``: all iid rows (an alert
+            rate); ``"fpr"``: iid negatives.
+        tau_scale: as in :class:`PAUCConfig`, for the band ``[0, quantile]``.
+        edge_gradient: as in :class:`PAUCConfig`, of the one threshold.
+        pauc_weight: factor of the recall part beside the BCE; named as in :class:`PAUCConfig`, so
+            that :class:`pauc.PAUCSchedule` finds it.
+
+    The other fields are those of :class:`PAUCConfig`.
+    """
+
+    quantile: float = _PAUC.beta
+    budget_basis: BudgetBasis = "population"
+    tau_scale: TauScale = _PAUC.tau_scale
+    temperature: float = _PAUC.temperature
+    pos_numerator: PosNumerator = _PAUC.pos_numerator
+    reduction: Reduction = _PAUC.reduction
+    ignore_index: int = _PAUC.ignore_index
+    quantile_interpolation: Interpolation = _PAUC.quantile_interpolation
+    max_pool_size: int | None = _PAUC.max_pool_size
+    gradient_scale: GradientScale = _PAUC.gradient_scale
+    edge_gradient: EdgeGradient = _PAUC.edge_gradient
+    bce_weight: float = _PAUC.bce_weight
+    pauc_weight: float = _PAUC.pauc_weight
+
+
+class SmoothAPConfig(NamedTuple):
+    """Options of :func:`pauc.smooth_ap_loss_fn` and :class:`pauc.SmoothAPLoss`.
+
+    Attributes:
+        tau_scale: what ``temperature`` is a multiple of. ``"iqr"``: the interquartile range of the
+            iid negatives' scores; ``"unit"``: 1, raw logit units.
+        temperature: width of the sigmoid in units of the scale, above 0. Brown et al. (2020) use
+            0.01 raw units (``tau_scale="unit"``) for cosine similarities in [-1, 1]; logits have
+            no such unit.
+        pos_numerator: which positives' precisions are averaged; the ranks are those in the whole
+            pool.
+        gradient_scale: as in :class:`PAUCConfig`. ``"live"`` scales a positive by weight where its
+            precision enters the average, and by rows where it counts in another one's rank.
+        pauc_weight: factor of the AP part beside the BCE; named as in :class:`PAUCConfig`, so that
+            :class:`pauc.PAUCSchedule` finds it.
+
+    The other fields are those of :class:`PAUCConfig`; ``quantile_interpolation`` is that of the
+    interquartile range.
+    """
+
+    tau_scale: RankTauScale = "iqr"
+    temperature: float = _PAUC.temperature
+    pos_numerator: PosNumerator = _PAUC.pos_numerator
+    reduction: Reduction = _PAUC.reduction
+    ignore_index: int = _PAUC.ignore_index
+    quantile_interpolation: Interpolation = _PAUC.quantile_interpolation
+    gradient_scale: GradientScale = _PAUC.gradient_scale
+    bce_weight: float = _PAUC.bce_weight
+    pauc_weight: float = _PAUC.pauc_weight
+
+
+LossConfig = PAUCConfig | RecallAtQuantileConfig | SmoothAPConfig
+
+
+class SharedOptions(TypedDict, total=False):
+    """The fields that every configuration has, as keyword arguments, for type checkers."""
+
+    temperature: float
+    pos_numerator: PosNumerator
+    reduction: Reduction
+    ignore_index: int
+    quantile_interpolation: Interpolation
+    gradient_scale: GradientScale
+    bce_weight: float
+    pauc_weight: float
+
+
+class _BandOptions(SharedOptions, total=False):
+    tau_scale: TauScale
+    budget_basis: BudgetBasis
+    max_pool_size: int | None
+    edge_gradient: EdgeGradient
+
+
+class PAUCOptions(_BandOptions, total=False):
     """The fields of :class:`PAUCConfig` as keyword arguments, for type checkers."""
 
     alpha: float
     beta: float
     surrogate: Surrogate
     n_knots: int
-    tau_scale: TauScale
-    pos_numerator: PosNumerator
-    budget_basis: BudgetBasis
-    temperature: float
-    reduction: Reduction
-    ignore_index: int
-    quantile_interpolation: Interpolation
-    max_pool_size: int | None
     link: Link
-    gradient_scale: GradientScale
-    edge_gradient: EdgeGradient
-    bce_weight: float
-    pauc_weight: float
+
+
+class RecallAtQuantileOptions(_BandOptions, total=False):
+    """The fields of :class:`RecallAtQuantileConfig` as keyword arguments, for type checkers."""
+
+    quantile: float
+
+
+class SmoothAPOptions(SharedOptions, total=False):
+    """The fields of :class:`SmoothAPConfig` as keyword arguments, for type checkers."""
+
+    tau_scale: RankTauScale
 
 
 _CHOICES = {
@@ -115,14 +204,54 @@ def make_config(options: dict[str, Any] | PAUCOptions) -> PAUCConfig:
         TypeError: an unknown option, or a value of the wrong type.
         ValueError: a value out of its range.
     """
-    unknown = sorted(set(options) - set(PAUCConfig._fields))
-    if unknown:
-        raise TypeError(f"unknown option {unknown[0]!r}; the options are {PAUCConfig._fields}")
+    _check_names(options, PAUCConfig._fields)
     config = PAUCConfig(**options)
     check_band(config.alpha, config.beta)
-    for name, allowed in _CHOICES.items():
-        check_choice(name, getattr(config, name), allowed)
     check_int("n_knots", config.n_knots, 2)
+    _check_max_pool_size(config.max_pool_size)
+    _check_shared(config)
+    return config
+
+
+def make_recall_config(
+    options: dict[str, Any] | RecallAtQuantileOptions,
+) -> RecallAtQuantileConfig:
+    """As :func:`make_config`, for recall at a quantile."""
+    _check_names(options, RecallAtQuantileConfig._fields)
+    config = RecallAtQuantileConfig(**options)
+    check_real("quantile", config.quantile)
+    if not 0 < config.quantile <= 1:
+        raise ValueError(f"quantile must satisfy 0 < quantile <= 1, got {config.quantile!r}")
+    _check_max_pool_size(config.max_pool_size)
+    _check_shared(config)
+    return config
+
+
+def make_smooth_ap_config(options: dict[str, Any] | SmoothAPOptions) -> SmoothAPConfig:
+    """As :func:`make_config`, for Smooth-AP."""
+    _check_names(options, SmoothAPConfig._fields)
+    config = SmoothAPConfig(**options)
+    check_choice("tau_scale", config.tau_scale, get_args(RankTauScale))
+    _check_shared(config)
+    return config
+
+
+def _check_names(options: Iterable[str], fields: tuple[str, ...]) -> None:
+    unknown = sorted(set(options) - set(fields))
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}; the options are {fields}")
+
+
+def _check_max_pool_size(max_pool_size: int | None) -> None:
+    if max_pool_size is not None:
+        check_int("max_pool_size", max_pool_size, 2)
+
+
+def _check_shared(config: LossConfig) -> None:
+    """Raise unless the choices, and the numbers that every configuration has, are in range."""
+    for name, allowed in _CHOICES.items():
+        if name in config._fields:
+            check_choice(name, getattr(config, name), allowed)
     check_int("ignore_index", config.ignore_index)
     check_real("temperature", config.temperature)
     if config.temperature <= 0:
@@ -131,6 +260,3 @@ def make_config(options: dict[str, Any] | PAUCOptions) -> PAUCConfig:
         check_real(name, weight)
         if weight < 0:
             raise ValueError(f"{name} must not be negative, got {weight!r}")
-    if config.max_pool_size is not None:
-        check_int("max_pool_size", config.max_pool_size, 2)
-    return config

@@ -15,11 +15,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pauc.config import PAUCConfig
-from pauc.functional import PAUCTerms
+from pauc.config import LossConfig, PAUCConfig
 from pauc.pool import Batch, make_batch
 from pauc.queue import QueueState
 from pauc.sharded import loss_of_shards
+from pauc.step import PAUCTerms
 from pauc.surrogates import class_sum
 
 # How a target travels: in 31 bits, next to the bit of the iid mask. No class index comes near.
@@ -100,7 +100,7 @@ def gather_rows(
     logits: Tensor,
     targets: Tensor,
     queue: QueueState,
-    config: PAUCConfig,
+    config: LossConfig,
     *,
     iid_mask: Tensor | None = None,
     sample_weight: Tensor | None = None,
@@ -205,11 +205,11 @@ def exclude_queues(model: nn.Module) -> nn.Module:
     that this changes nothing and costs the size of the queue. Not needed where the loss stands
     outside the wrapped model, or with ``DDP(model, broadcast_buffers=False)``.
     """
-    from pauc.module import PAUCAtBudgetLoss  # which imports this module
+    from pauc.queued import QueuedLoss  # which imports this module
 
     ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
     for name, module in model.named_modules():
-        if isinstance(module, PAUCAtBudgetLoss):
+        if isinstance(module, QueuedLoss):
             prefix = f"{name}." if name else ""
             ignored |= {f"{prefix}{buffer}" for buffer, _ in module.named_buffers()}
     tell = nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
@@ -252,7 +252,7 @@ def _checked_batch(
     logits: Tensor,
     targets: Tensor,
     queue: QueueState,
-    config: PAUCConfig,
+    config: LossConfig,
     iid_mask: Tensor | None,
     sample_weight: Tensor | None,
     validate_args: bool,
@@ -309,7 +309,7 @@ def _exchange_rows(
     batch: Batch,
     weighted: bool,
     headers: list[_Header],
-    config: PAUCConfig,
+    config: LossConfig,
     group: dist.ProcessGroup | None,
 ) -> GatheredRows:
     """Return the rows of all ranks, of which this rank's are attached."""

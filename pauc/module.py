@@ -1,44 +1,38 @@
-"""The loss as a module: buffers for the queue around :func:`pauc.pauc_loss_terms`."""
+"""The partial AUC as a module: a queue around :func:`pauc.pauc_loss_terms`, whole or in shards."""
 
 from __future__ import annotations
 
-import copy
-import math
-import warnings
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pauc.checks import check_int
-from pauc.config import PAUCOptions, make_config
-from pauc.distributed import (
-    check_process_group,
-    count_positives,
-    gather_rows,
-    is_gathering,
-    sharded_terms,
-    world_size,
-)
-from pauc.functional import PAUCTerms
-from pauc.queue import Entry, QueueState, init_queue, resize_queue, write_entry_
+from pauc.carried import pauc_step
+from pauc.checks import check_flag
+from pauc.config import PAUCConfig, PAUCOptions, make_config
+from pauc.distributed import sharded_terms, world_size
+from pauc.presets import preset_for_budget
+from pauc.queue import Entry, QueueState, write_entry_
+from pauc.queued import QueuedLoss
 from pauc.sharded import check_shardable
-from pauc.step import pauc_step
+from pauc.step import PAUCTerms
 from pauc.tracking import Carried
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from typing_extensions import Self, Unpack
 
-# Fewer expected reference rows in the band than this make the edge a lottery.
-_STARVED = 10
-# Attributes that a pickle or a copy of the module leaves out.
-_NOT_COPIED = {"process_group": None, "_carried": None}
+
+class _Advance(NamedTuple):
+    """What a step does to the queue, where it does not make a new one."""
+
+    before: QueueState
+    entry: Entry
+    carried: Carried
 
 
-class PAUCAtBudgetLoss(nn.Module):
+class PAUCAtBudgetLoss(QueuedLoss):
     """One minus the partial AUC over a band of FPR, with a memory of past rows.
 
     A thin holder of the queue around :func:`pauc.pauc_loss_fn`, where the arithmetic is described.
@@ -79,18 +73,13 @@ class PAUCAtBudgetLoss(nn.Module):
     all ranks' rows, by the exchanges of :mod:`pauc.sharded`. The process group must be there when
     the module is built. Each rank's ``state_dict()`` has its own part of the queue and is to be
     saved and loaded by that rank; inside a model that DDP wraps, ``exclude_queues`` is a must. Not
-    with ``max_pool_size``; the diagnostic ``pauc`` is nan.
+    with ``max_pool_size``; the diagnostics ``pauc`` and ``realised_fpr``
+    are nan.
+
+    The ``stats`` of a call are described at :func:`pauc.diagnostics.diagnose`.
     """
 
-    queue_scores: Tensor
-    queue_targets: Tensor
-    queue_iid: Tensor
-    queue_weight: Tensor
-    queue_cursor: Tensor
-    queue_fill: Tensor
-    queue_step: Tensor
-
-    _version = 1
+    config: PAUCConfig
 
     def __init__(
         self,
@@ -104,372 +93,111 @@ class PAUCAtBudgetLoss(nn.Module):
         validate_args: bool = True,
         **options: Unpack[PAUCOptions],
     ) -> None:
-        super().__init__()
-        check_int("num_classes", num_classes, 1)
-        check_int("queue_size", queue_size, 0)
-        flags = {
-            "update_queue_in_eval": update_queue_in_eval,
-            "shard_queue": shard_queue,
-            "validate_args": validate_args,
-        }
-        for name, value in flags.items():
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be a bool, got {value!r}")
-        if gather_distributed is not None and not isinstance(gather_distributed, bool):
-            raise TypeError(
-                f"gather_distributed must be a bool or None, got {gather_distributed!r}"
-            )
-        check_process_group(process_group)
-        self.config = self._checked = make_config(options)
-        self.num_classes = num_classes
-        self.queue_size = queue_size
-        self.update_queue_in_eval = update_queue_in_eval
-        self.gather_distributed = gather_distributed
-        self.process_group = process_group
-        self.validate_args = validate_args
-        self.shard_queue = shard_queue
-        self._warned: set[str] = set()
+        check_flag("shard_queue", shard_queue)
+        # Not buffers, since they are no state: a step without them has the same outcome.
         self._carried: tuple[list[tuple[weakref.ref[Tensor], int]], Carried] | None = None
-        rows = self._shard_rows() if shard_queue else queue_size
-        for name, value in init_queue(rows, num_classes)._asdict().items():
-            self.register_buffer(f"queue_{name}", value)
+        self._advance: _Advance | None = None
+        self.shard_queue = shard_queue  # before the buffers, whose size it decides
+        super().__init__(
+            make_config(options),
+            num_classes,
+            queue_size=queue_size,
+            update_queue_in_eval=update_queue_in_eval,
+            gather_distributed=gather_distributed,
+            process_group=process_group,
+            validate_args=validate_args,
+        )
+        self._checked = self.config
 
-    @property
-    def queue(self) -> QueueState:
-        """The queue's state; its tensors are the module's buffers."""
-        return QueueState(*(getattr(self, f"queue_{name}") for name in QueueState._fields))
-
-    # Each return form twice: flags by keyword, and by position behind iid_mask.
-    @overload
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        iid_mask: Tensor | None = ...,
-        return_per_class: Literal[False] = ...,
-        return_diagnostics: Literal[False] = ...,
+    @classmethod
+    def for_budget(
+        cls,
+        budget: float,
         *,
-        sample_weight: Tensor | None = ...,
-    ) -> Tensor: ...
-    @overload
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        iid_mask: Tensor | None = ...,
-        *,
-        return_per_class: Literal[True],
-        return_diagnostics: Literal[False] = ...,
-        sample_weight: Tensor | None = ...,
-    ) -> tuple[Tensor, Tensor, Tensor]: ...
-    @overload
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        iid_mask: Tensor | None,
-        return_per_class: Literal[True],
-        return_diagnostics: Literal[False] = ...,
-        *,
-        sample_weight: Tensor | None = ...,
-    ) -> tuple[Tensor, Tensor, Tensor]: ...
-    @overload
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        iid_mask: Tensor | None = ...,
-        return_per_class: Literal[False] = ...,
-        *,
-        return_diagnostics: Literal[True],
-        sample_weight: Tensor | None = ...,
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
-    @overload
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        iid_mask: Tensor | None,
-        return_per_class: Literal[False],
-        return_diagnostics: Literal[True],
-        *,
-        sample_weight: Tensor | None = ...,
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
-    @overload
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        iid_mask: Tensor | None = ...,
-        *,
-        return_per_class: Literal[True],
-        return_diagnostics: Literal[True],
-        sample_weight: Tensor | None = ...,
-    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]: ...
-    @overload
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        iid_mask: Tensor | None,
-        return_per_class: Literal[True],
-        return_diagnostics: Literal[True],
-        *,
-        sample_weight: Tensor | None = ...,
-    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]: ...
-    @overload
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        iid_mask: Tensor | None = ...,
-        return_per_class: bool = ...,
-        return_diagnostics: bool = ...,
-        *,
-        sample_weight: Tensor | None = ...,
-    ) -> Tensor | tuple[Any, ...]: ...
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        iid_mask: Tensor | None = None,
-        return_per_class: bool = False,
-        return_diagnostics: bool = False,
-        *,
-        sample_weight: Tensor | None = None,
-    ) -> Tensor | tuple[Any, ...]:
-        """Return the loss; the batch then enters the queue (in ``eval()`` only if asked).
+        batch_size: int,
+        positive_rate: float,
+        num_classes: int = 1,
+        **overrides: Any,
+    ) -> Self:
+        """Return the loss that needs no tuning and no warm-up; `print` shows what was chosen.
 
         Args:
-            logits, targets, iid_mask, sample_weight: see :func:`pauc.pauc_loss_fn`.
-            return_per_class: also return the losses ``[C]`` (nan where invalid) and ``valid``
-                ``[C]`` bool.
-            return_diagnostics: also return ``stats``, see :func:`pauc.diagnostics.diagnose`. With
-                gathering, they are those of all ranks' rows; ``grad_pos_count`` is this rank's.
-
-        Returns:
-            ``loss``, ``(loss, per_class, valid)``, ``(loss, stats)`` or
-            ``(loss, per_class, valid, stats)``.
+            budget, batch_size, positive_rate: see :func:`pauc.presets.preset_for_budget`, which
+                says what follows from them and why.
+            num_classes: columns of the logits; 1 is binary.
+            **overrides: arguments of the class, in place of what the preset chose.
 
         Raises:
-            TypeError, ValueError: see :func:`pauc.pauc_loss_fn`.
-            RuntimeError, ValueError: see :func:`pauc.distributed.gather_rows`.
+            TypeError, ValueError: a bad argument, named with what was expected and what came.
         """
-        # A schedule, or a person, may have set another; compiled, the function checks it.
-        if not torch.compiler.is_compiling() and self.config is not self._checked:
-            self.config = self._checked = make_config(self.config._asdict())
-        own_targets, gathering = targets, is_gathering(self.gather_distributed, self.process_group)
-        arguments: dict[str, Any] = {
-            "iid_mask": iid_mask,
-            "sample_weight": sample_weight,
-            "validate_args": self.validate_args,
-        }
-        ranks = {
-            "settings": {**self._settings(), "training": self.training},
-            "group": self.process_group,
-        }
-        entry, carried = None, None
-        if self.shard_queue:
-            terms, batch_rows = sharded_terms(
-                logits,
-                targets,
-                self.queue,
-                self.config,
-                diagnostics=return_diagnostics,
-                **arguments,
-                **ranks,
-            )
-        else:
-            if gathering:
-                logits, targets, iid_mask, sample_weight = gather_rows(
-                    logits, targets, self.queue, self.config, **arguments, **ranks
-                )
-                arguments |= {"iid_mask": iid_mask, "sample_weight": sample_weight}
-            terms, entry, carried = pauc_step(
-                logits,
-                targets,
-                self.queue,
-                self._carried_on(),
-                self.config,
-                diagnostics=return_diagnostics,
-                **arguments,
-            )
-            batch_rows = logits.shape[0]
-        if self.validate_args and not torch.compiler.is_compiling():
-            self._warn(terms, batch_rows)
-        if self.training or self.update_queue_in_eval:
-            self._store(terms.queue if entry is None else entry, carried)
-        if gathering and return_diagnostics and not self.shard_queue:
-            own = count_positives(own_targets, self.num_classes, self.config.ignore_index)
-            terms.stats["grad_pos_count"] = torch.where(terms.valid, own, 0)
-        returned: tuple[Any, ...] = (terms.loss,)
-        if return_per_class:
-            returned += (terms.per_class, terms.valid)
-        if return_diagnostics:
-            returned += (terms.stats,)
-        return returned if len(returned) > 1 else terms.loss
+        preset = preset_for_budget(budget, batch_size=batch_size, positive_rate=positive_rate)
+        chosen: dict[str, Any] = {"queue_size": preset.queue_size, **preset.options, **overrides}
+        return cls(num_classes, **chosen)
 
-    if TYPE_CHECKING:
-        __call__ = forward  # so that the types follow the flags in a call, too
-
-    def reset_queue(self) -> None:
-        """Empty the queue."""
-        held = self.queue_scores
-        empty = init_queue(held.shape[1], self.num_classes, dtype=held.dtype, device=held.device)
-        self._store(empty)
-
-    def extra_repr(self) -> str:
-        """Return the configuration: the number of classes, the queue, then every option."""
-        shown = {**self._settings(), "gather_distributed": self.gather_distributed}
-        return f"{self.num_classes}, " + ", ".join(f"{k}={v!r}" for k, v in shown.items())
-
-    def _settings(self) -> dict[str, object]:
-        return {
-            "queue_size": self.queue_size,
-            **self.config._asdict(),
-            "update_queue_in_eval": self.update_queue_in_eval,
-            "shard_queue": self.shard_queue,
-            "validate_args": self.validate_args,
-        }
-
-    def _shard_rows(self) -> int:
-        """Return how many rows of the queue this rank keeps."""
+    def _own_rows(self) -> int:
+        if not self.shard_queue:
+            return self.queue_size
         check_shardable(self.config)
         if self.gather_distributed is False:
             raise ValueError("shard_queue=True needs gathering, got gather_distributed=False")
         return -(-self.queue_size // world_size(self.process_group))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PAUCAtBudgetLoss:
-        """Return a copy over the same process group, which itself cannot be copied."""
-        twin = copy.copy(self)
-        memo[id(self)] = twin
-        twin.__dict__ = copy.deepcopy({**self.__dict__, **_NOT_COPIED}, memo)
-        twin.process_group = self.process_group
-        return twin
+    def _settings(self, **more: object) -> dict[str, object]:
+        return super()._settings(shard_queue=self.shard_queue, **more)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, **_NOT_COPIED}
+    def _budget(self) -> tuple[float, str]:
+        alpha, beta = self.config.alpha, self.config.beta
+        return beta - alpha, f"the band [{alpha}, {beta}]"
+
+    def _step(
+        self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any
+    ) -> tuple[PAUCTerms, int]:
+        if not self.shard_queue:
+            return super()._step(logits, targets, diagnostics, **side)
+        terms_and_rows: tuple[PAUCTerms, int] = sharded_terms(
+            logits,
+            targets,
+            self.queue,
+            self.config,
+            diagnostics=diagnostics,
+            **side,
+            **self._agreement(),
+        )
+        return terms_and_rows
+
+    def _terms(self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any) -> PAUCTerms:
+        queue, carried = self.queue, None
+        if not torch.compiler.is_compiling():
+            if self.config is not self._checked:  # a schedule, or a person, has set another
+                self.config = self._checked = make_config(self.config._asdict())
+            carried = self._carried_on()
+        terms, entry, carried = pauc_step(
+            logits, targets, queue, carried, self.config, diagnostics=diagnostics, **side
+        )
+        self._advance = None
+        if entry is not None and carried is not None:
+            self._advance = _Advance(queue, entry, carried)
+        return terms
 
     def _carried_on(self) -> Carried | None:
         """Return what the last step knew of the queue's rows, if nobody else has touched them."""
-        if self._carried is None or torch.compiler.is_compiling():
+        if self._carried is None:
             return None
         marks, carried = self._carried
         now = zip(self.queue, marks, strict=True)
         same = all(tensor is ref() and tensor._version == seen for tensor, (ref, seen) in now)
         return carried if same else None
 
-    def _store(self, state: QueueState | Entry, carried: Carried | None = None) -> None:
-        self._carried = None
-        if isinstance(state, Entry):
-            write_entry_(self.queue, state)
-            if carried is not None and not self.queue_scores.is_inference():
-                marks = [(weakref.ref(tensor), tensor._version) for tensor in self.queue]
-                self._carried = marks, carried
+    def _store(self, state: QueueState) -> None:
+        """Take over a state; of a step with windows, write only the rows that enter."""
+        advance, self._advance, self._carried = self._advance, None, None
+        if advance is None or state is not advance.before:
+            super()._store(state)
             return
-        for name, new in state._asdict().items():
-            held = getattr(self, f"queue_{name}")
-            if held.dtype == new.dtype:
-                held.copy_(new)  # in place: whoever shares or broadcasts the buffer keeps it
-            else:
-                setattr(self, f"queue_{name}", new)
+        write_entry_(self.queue, advance.entry)
+        if not self.queue_scores.is_inference():
+            marks = [(weakref.ref(tensor), tensor._version) for tensor in self.queue]
+            self._carried = marks, advance.carried
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move the buffers with the model, but keep them in float32 when it goes to half precision.
-
-        Scores that are compared for their order cannot afford the rounding.
-        """
-        wide = {name: getattr(self, name) for name in ("queue_scores", "queue_weight")}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, before in wide.items():
-            after = getattr(self, name)
-            if after.dtype in (torch.float16, torch.bfloat16):
-                setattr(self, name, before.to(after.device))
-        return self
-
-    def _warn(self, terms: PAUCTerms, batch_rows: int) -> None:
-        """Warn, once per kind, about what makes the numbers worth less than they look."""
-        found = {
-            "degenerate": self._no_dispersion(terms),
-            "starved": self._starvation(terms, batch_rows),
-            "subsampled": self._subsampling(batch_rows),
-        }
-        for kind, message in found.items():
-            if message and kind not in self._warned:
-                self._warned.add(kind)
-                # The caller is behind forward and two frames of nn.Module.
-                warnings.warn(f"PAUCAtBudgetLoss: {message}.", UserWarning, stacklevel=5)
-
-    def _no_dispersion(self, terms: PAUCTerms) -> str:
-        classes = terms.degenerate.nonzero().flatten().tolist()
-        if not classes:
-            return ""
-        shown = f"class {', '.join(map(str, classes[:5]))}" + (", ..." if classes[5:] else "")
-        return (
-            f"the reference scores of {shown} ({len(classes)} of {self.num_classes}) have no "
-            f"dispersion (tau_scale={self.config.tau_scale!r}, "
-            f"temperature={self.config.temperature}): all equal, or too few for the band. Such "
-            "classes are left out of the loss. Cure: a larger queue_size or batch, a wider "
-            "band, or logits that have not collapsed"
-        )
-
-    def _starvation(self, terms: PAUCTerms, batch_rows: int) -> str:
-        smallest = int(terms.ref_count.min())
-        width = self.config.beta - self.config.alpha
-        full = int(self.queue_fill) == self.queue_scores.shape[1]
-        # Without any reference row there is no share to extrapolate from.
-        if not full or smallest == 0 or smallest * width >= _STARVED:
-            return ""
-        share = smallest / (batch_rows + self.queue_size)
-        enough = math.ceil(_STARVED / width / share) - batch_rows
-        return (
-            f"band starvation: {smallest} reference rows put {smallest * width:.3g} in the band "
-            f"[{self.config.alpha}, {self.config.beta}], fewer than {_STARVED}, so that its edges "
-            f"are noise. Cure: queue_size={enough} or more"
-        )
-
-    def _subsampling(self, batch_rows: int) -> str:
-        rows, cap = batch_rows + int(self.queue_fill), self.config.max_pool_size
-        if cap is None or rows <= cap:
-            return ""
-        return (
-            f"the pool of {rows} rows is above max_pool_size={cap}: the surrogate sees a random, "
-            "reweighted part of it"
-        )
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Load a checkpoint of any ``queue_size``: the newest rows that fit are kept."""
-        keys = {name: f"{prefix}queue_{name}" for name in QueueState._fields}
-        missing = [key for key in keys.values() if key not in state_dict]
-        if missing:
-            missing_keys.extend(missing)  # the parts belong together: none is taken
-            return
-        saved = QueueState(**{name: state_dict[key] for name, key in keys.items()})
-        if saved.scores.shape[0] != self.num_classes:
-            error_msgs.append(
-                f"the checkpoint's queue {keys['scores']} has {saved.scores.shape[0]} classes, "
-                f"this PAUCAtBudgetLoss has num_classes={self.num_classes}"
-            )
-            return
-        fitting = resize_queue(saved, self.queue_scores.shape[1])
-        for name in ("queue_scores", "queue_weight"):
-            setattr(self, name, getattr(self, name).to(fitting.scores.dtype))
-        resized = {keys[name]: value for name, value in fitting._asdict().items()}
-        super()._load_from_state_dict(
-            {**state_dict, **resized},
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_carried": None, "_advance": None}

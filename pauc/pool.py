@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pauc.checks import check_rows, check_targets, check_weights
-from pauc.config import PAUCConfig, PosNumerator
+from pauc.config import LossConfig, PosNumerator
 from pauc.queue import QueueState, compute_dtype, init_queue
 from pauc.surrogates import Positives
 
@@ -78,7 +78,7 @@ def make_batch(
     logits: Tensor,
     targets: Tensor,
     queue: QueueState,
-    config: PAUCConfig,
+    config: LossConfig,
     iid_mask: Tensor | None,
     sample_weight: Tensor | None,
     read_values: bool,

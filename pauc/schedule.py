@@ -14,6 +14,12 @@ from pauc.config import PAUCConfig
 
 # The loss may be tried out before training starts; that often without a step is forgetting it.
 _FORGOTTEN = 100
+# What a loss's configuration must have for a move.
+_NEEDED = {
+    "warmup_steps and blend_steps": ("bce_weight", "pauc_weight"),
+    "temperature_start": ("temperature",),
+    "beta_start": ("alpha", "beta"),
+}
 
 
 class ScheduleConfig(NamedTuple):
@@ -124,7 +130,8 @@ class PAUCSchedule:
     step 0 on as soon as the schedule exists.
 
     Args:
-        loss: a :class:`pauc.PAUCAtBudgetLoss`, or a module with a ``config`` alike.
+        loss: a :class:`pauc.PAUCAtBudgetLoss`, or a module with a ``config`` alike, such as the
+            other losses (which have no band to move).
         **moves: the steps and starts of :class:`ScheduleConfig`.
 
     Attributes:
@@ -184,12 +191,18 @@ class PAUCSchedule:
 
     def _move_to(self, config: ScheduleConfig, step: int) -> None:
         values, known = schedule_at(step, config), self._fields()
-        missing = [name for name in ScheduleValues._fields if name not in known]
-        if missing and config.warmup_steps + config.blend_steps > 0:
-            raise ValueError(
-                f"warmup_steps and blend_steps need a loss whose config has {missing[0]}, "
-                f"got one of {type(self._loss).__name__} without"
-            )
+        asked = {
+            "warmup_steps and blend_steps": config.warmup_steps + config.blend_steps > 0,
+            "temperature_start": config.temperature_start is not None,
+            "beta_start": config.beta_start is not None,
+        }
+        for move, needed in _NEEDED.items():
+            missing = [name for name in needed if name not in known]
+            if asked[move] and missing:
+                raise ValueError(
+                    f"{move} need a loss whose config has {missing[0]}, "
+                    f"got one of {type(self._loss).__name__} without"
+                )
         self.config, self.step_count = config, step
         self._loss.config = self._loss.config._replace(**{k: getattr(values, k) for k in known})
 

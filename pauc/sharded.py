@@ -18,11 +18,12 @@ from torch.nn.functional import pad
 
 from pauc.band import Band, assemble_band, knot_shares
 from pauc.config import Interpolation, PAUCConfig
-from pauc.functional import PAUCTerms, columns_of, live_factor, reduce_classes
+from pauc.diagnostics import count_live_positives, where_valid
 from pauc.pairs import mean_link
 from pauc.pool import Batch, Pool, make_pool
 from pauc.queue import QueueState, enqueue
 from pauc.selection import BandEdges, interpolate, masked_top, robust_scale, top_depth
+from pauc.step import PAUCTerms, columns_of, live_factor, reduce_classes, reduce_entropy
 from pauc.surrogates import Positives, class_sum, scale_gradient, trapezoid_contributions
 
 if TYPE_CHECKING:
@@ -108,8 +109,9 @@ def loss_of_shards(
         config: for which :func:`check_shardable` does not raise.
         ranks: of which each calls this function.
         read_values: size work arrays by what is in them.
-        diagnostics: as for :func:`pauc.pauc_loss_terms`; ``pauc`` is nan, since it would take the
-            order of all ranks' rows, ``grad_pos_count`` is this rank's.
+        diagnostics: as for :func:`pauc.pauc_loss_terms`; ``pauc`` and
+            ``realised_fpr`` are nan, since they would take the order of all ranks' rows and of all
+            parts of the queue, ``grad_pos_count`` is this rank's.
     """
     leaf = batch.logits.detach().requires_grad_(torch.is_grad_enabled())
     pool = make_pool(batch._replace(logits=leaf), queue)
@@ -137,7 +139,7 @@ def loss_of_shards(
     loss = config.pauc_weight * loss
     if config.bce_weight > 0:
         attached = (sums.entropy + (entropy - entropy.detach())).to(loss.dtype)
-        loss = loss + config.bce_weight * _reduce_entropy(attached, config)
+        loss = loss + config.bce_weight * reduce_entropy(attached, config)
 
     stats = {}
     if diagnostics:
@@ -405,25 +407,18 @@ def _attach(gradient: Tensor, logits: Tensor) -> Tensor:
     return (moving * gradient.to(logits.dtype)).sum(dim=0)
 
 
-def _reduce_entropy(entropy: Tensor, config: PAUCConfig) -> Tensor:
-    if config.reduction == "none":
-        return entropy
-    return entropy.mean() if config.reduction == "mean" else entropy.sum()
-
-
 def _diagnose(
     pool: Pool, band: Band, variance: Tensor, band_negatives: Tensor, valid: Tensor
 ) -> dict[str, Tensor]:
-    own_positives = (pool.present & pool.live & ~pool.negatives()).sum(dim=-1)
     measured = {
         "t_alpha": band.edges.t_alpha,
         "t_beta": band.edges.t_beta,
         "tau_eff": band.tau,
         "pauc_var": variance.to(band.tau.dtype),
         "pauc": torch.full_like(band.tau, math.nan),
+        "band_neg_count": band_negatives.long(),
+        "grad_pos_count": count_live_positives(pool),
     }
-    stats = {name: torch.where(valid, value, math.nan) for name, value in measured.items()}
-    stats["band_neg_count"] = torch.where(valid, band_negatives.long(), 0)
-    stats["grad_pos_count"] = torch.where(valid, own_positives, 0)
-    stats["ref_count"] = band.ref_count
-    return stats
+    nowhere = torch.full_like(band.tau, math.nan)
+    always = {"ref_count": band.ref_count, "realised_fpr": nowhere}
+    return {**where_valid(measured, valid), **always}

@@ -1,249 +1,215 @@
-"""A step of the loss for a caller who carries windows from step to step.
-
-The numbers are those of :func:`pauc.pauc_loss_terms`; the cost is that of the rows which enter and
-leave, not that of the pool.
-"""
+"""What a step of every loss has in common: checks, pool, reduction over classes, and the queue."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pauc.band import assemble_band
-from pauc.config import PAUCConfig
-from pauc.functional import (
-    PAUCTerms,
-    columns_of,
-    live_factor,
-    pauc_loss_terms,
-    reduce_entropy,
-    reduce_losses,
-)
-from pauc.pairs import sum_link_of_parts
-from pauc.pool import Batch, make_batch
-from pauc.queue import Entry, QueueState, compute_dtype
-from pauc.selection import BandEdges, dispersion
-from pauc.surrogates import (
-    Positives,
-    class_mean,
-    class_sum,
-    scale_gradient,
-    trapezoid_contributions,
-)
-from pauc.tracking import Carried, Groups, Tracked, changing_rows, held_rows, track
-
-# A band that reaches deeper into the pool has no use for a window.
-_DEEPEST = 1 / 4
+from pauc.config import LossConfig, PosNumerator
+from pauc.diagnostics import count_live_positives, where_valid
+from pauc.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
+from pauc.queue import QueueState, enqueue
+from pauc.surrogates import Positives, class_mean, class_sum, scale_gradient
 
 
-def pauc_step(
+class PAUCTerms(NamedTuple):
+    """What a step computes. ``C`` classes."""
+
+    loss: Tensor  # [] or, with reduction="none", [C] with nan where invalid
+    per_class: Tensor  # [C], nan where invalid
+    valid: Tensor  # [C] bool
+    degenerate: Tensor  # [C] bool, reference rows are there but have no dispersion
+    ref_count: Tensor  # [C] int64, size of the reference set
+    stats: dict[str, Tensor]  # [C] each; empty unless asked for
+    queue: QueueState
+
+
+class Rows(NamedTuple):
+    """What a score is computed from."""
+
+    pool: Pool
+    batch_rows: int  # the first columns of the pool
+    positives: Positives  # whose contributions are averaged
+    columns: Tensor  # [P], where those are in the pool
+    sample: Subsample | None  # the rows that enter the surrogate; None: all
+    read_values: bool  # size work arrays by what is in them
+    diagnostics: bool  # fill `measured`
+
+    def all_positives(self, pos_numerator: PosNumerator) -> Positives:
+        """Return the numerator's positives without subsampling."""
+        if self.sample is None:
+            return self.positives
+        weight = self.pool.numerator_weight(pos_numerator)
+        return self.pool.positives(*_counted(weight, self.read_values))
+
+
+class Scored(NamedTuple):
+    """What a loss makes of the rows. A class's loss is 1 minus the mean contribution."""
+
+    contribution: Tensor  # [P], of each positive
+    defined: Tensor  # [C] bool, what the class's positives are compared with is there
+    degenerate: Tensor  # [C] bool
+    ref_count: Tensor  # [C] int64
+    measured: dict[str, Tensor]  # [C] each, floats or counts; empty unless asked for
+    # As `measured`, but of the reference rows alone, so that they say something of any class.
+    unmasked: dict[str, Tensor] = {}  # noqa: RUF012 (never changed)
+
+
+def take_step(
+    name: str,
+    score: Callable[[Rows], Scored],
     logits: Tensor,
     targets: Tensor,
     queue: QueueState,
-    carried: Carried | None,
-    config: PAUCConfig,
+    config: LossConfig,
     *,
-    iid_mask: Tensor | None = None,
-    sample_weight: Tensor | None = None,
-    validate_args: bool = True,
-    diagnostics: bool = False,
-) -> tuple[PAUCTerms, Entry | None, Carried | None]:
-    """Return :func:`pauc.pauc_loss_terms`, the rows that enter the queue, and what to carry on.
-
-    Pure, as that is. Where windows are of no use, entry and carried are None and ``terms.queue`` is
-    the queue after the step. Otherwise it is the queue before: the entry is for the caller to
-    write, by :func:`pauc.queue.write_entry_`.
+    max_pool_size: int | None = None,
+    iid_mask: Tensor | None,
+    sample_weight: Tensor | None,
+    validate_args: bool,
+    diagnostics: bool,
+) -> PAUCTerms:
+    """Return the loss whose value for a class ``score`` computes, and what comes with it.
 
     Args:
-        config: checked, as :func:`pauc.config.make_config` returns it.
-        carried: from the step that led to this ``queue``; None: from no step. It changes the cost,
-            not the result.
-        others: as for :func:`pauc.pauc_loss_terms`.
+        name: of the score; ``stats`` has the variance over contributions as ``{name}_var``.
+        score: pure; sees no invalid input.
+        max_pool_size: cap on the rows that enter the surrogate.
+        logits, targets, queue, iid_mask, sample_weight, validate_args: see
+            :func:`pauc.pauc_loss_fn`; the errors are raised here.
+        diagnostics: also compute ``stats``.
     """
     read_values = validate_args and not torch.compiler.is_compiling()
-    if read_values and not diagnostics and _windows_serve(logits, queue, config):
-        batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, read_values)
-        # A sum is finite only if all of its terms are.
-        if bool(batch.logits.detach().sum().isfinite()) and bool(batch.present.any()):
-            return _carried_step(_present_rows(batch), queue, config, carried)
-    terms = pauc_loss_terms(
-        logits,
-        targets,
-        queue,
-        iid_mask=iid_mask,
-        sample_weight=sample_weight,
-        validate_args=validate_args,
-        diagnostics=diagnostics,
-        **config._asdict(),
-    )
-    return terms, None, None
-
-
-def _windows_serve(logits: Tensor, queue: QueueState, config: PAUCConfig) -> bool:
-    """Return whether windows serve a loss with these settings, and a batch of this size."""
-    return (
-        logits.device.type == "cpu"  # elsewhere the host would wait a dozen times a step
-        and logits.is_floating_point()
-        and compute_dtype(logits) == queue.scores.dtype
-        and 0 < logits.shape[0] <= queue.targets.shape[0]
-        and config.beta <= _DEEPEST
-        and config.max_pool_size is None
-        and config.budget_basis == "fpr"
-        and (config.surrogate == "pairwise" or config.edge_gradient == "detached")
+    batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, read_values)
+    pool = make_pool(batch, queue)
+    sample = _sample(pool, queue, max_pool_size)
+    positives, columns, pos_total = _positives(pool, sample, config, read_values)
+    scored = score(
+        Rows(pool, logits.shape[0], positives, columns, sample, read_values, diagnostics)
     )
 
-
-def _present_rows(batch: Batch) -> Batch:
-    if bool(batch.present.all()):
-        return batch
-    rows = batch.present.nonzero().squeeze(-1)
-    return Batch(*(part.index_select(0, rows) for part in batch))
-
-
-def _carried_step(
-    batch: Batch, queue: QueueState, config: PAUCConfig, carried: Carried | None
-) -> tuple[PAUCTerms, Entry, Carried]:
-    """Return the outcome of :func:`pauc_step` for a batch of present and finite rows."""
-    num_classes, size = queue.scores.shape
-    fill, cursor = int(queue.fill), int(queue.cursor)
-    entry = Entry(
-        scores=batch.logits.detach().T.contiguous(),
-        targets=batch.targets,
-        iid=batch.iid,
-        weight=batch.weight,
-        cursor=cursor,
-    )
-    held, oldest = held_rows(queue, fill), cursor if fill == size else 0
-    rows = changing_rows(entry.scores, batch.targets, batch.iid, held, oldest, size - fill)
-    groups = _groups(config)
-    tracked = track(held, rows, oldest, size, groups, config.quantile_interpolation, carried)
-
-    knots = tracked.quantiles[:, : len(groups[0])]
-    edges = BandEdges(t_alpha=knots[:, 0], t_beta=knots[:, -1], knots=knots)
-    if config.tau_scale == "iqr":
-        scale = dispersion(tracked.quantiles[:, -2], tracked.quantiles[:, -1])
-    elif config.tau_scale == "band":
-        scale = dispersion(edges.t_alpha, edges.t_beta)
-    else:
-        scale = torch.ones_like(edges.t_alpha)
-    nothing = torch.empty(0, dtype=torch.bool, device=knots.device)  # a mask that nobody reads
-    band = assemble_band(
-        nothing, tracked.negatives, tracked.negatives, edges, config.temperature * scale
-    )
-
-    positives, total, num_live = _positives(batch, held, config)
-    valid = (total > 0) & band.defined
-    if config.surrogate == "trapezoid":
-        knots = torch.where(band.defined.unsqueeze(-1), knots, 0.0)
-        contribution = trapezoid_contributions(positives, knots, band.tau)
-    else:
-        contribution, has_negatives = _pairwise(
-            positives, num_live, batch, held, tracked, edges, band.tau, config
-        )
-        valid = valid & has_negatives
-    divisor = torch.where(total > 0, total, 1.0)
-    pauc = class_mean(contribution, positives, num_classes, divisor)
-    loss, per_class = reduce_losses(torch.where(valid, 1 - pauc, 0.0), valid, config)
+    num_classes = logits.shape[1]
+    divisor = torch.where(pos_total > 0, pos_total, 1.0)
+    value = class_mean(scored.contribution, positives, num_classes, divisor)
+    valid = (pos_total > 0) & scored.defined
+    loss, per_class, valid = reduce_classes(value, valid, batch, config)
     loss = config.pauc_weight * loss
     if config.bce_weight > 0:
-        loss = loss + config.bce_weight * reduce_entropy(batch, config)
-    terms = PAUCTerms(loss, per_class, valid, band.degenerate, tracked.negatives, {}, queue)
-    return terms, entry, tracked.carried
-
-
-def _groups(config: PAUCConfig) -> Groups:
-    """Return the FPR levels sought: a window for the band, and one for each quartile."""
-    inner = config.n_knots - 2 if config.surrogate == "trapezoid" else 0
-    width = config.beta - config.alpha
-    knots = (config.alpha + width * k / (inner + 1) for k in range(1, inner + 1))
-    band = (config.alpha, *knots, config.beta)
-    return (band, (0.25,), (0.75,)) if config.tau_scale == "iqr" else (band,)
-
-
-def _positives(batch: Batch, held: QueueState, config: PAUCConfig) -> tuple[Positives, Tensor, int]:
-    """Return the numerator positives, their weight ``[C]``, and how many are live: the first."""
-    num_classes = held.scores.shape[0]
-    if num_classes == 1:
-        rows = (batch.targets == 1).nonzero().squeeze(-1)
-        index = torch.zeros_like(rows)
-        scores = batch.logits.squeeze(1).index_select(0, rows)
-        weight = batch.weight.index_select(0, rows)
-    else:
-        index, weight = batch.targets, batch.weight
-        scores = batch.logits.gather(1, index.unsqueeze(1)).squeeze(1)
-    live_total = total = class_sum(weight, index, num_classes)
-    num_live = index.shape[0]
-    if config.pos_numerator == "pool":
-        if num_classes == 1:
-            slots = (held.targets == 1).nonzero().squeeze(-1)
-            held_index = torch.zeros_like(slots)
-            held_scores = held.scores.squeeze(0).index_select(0, slots)
-            held_weight = held.weight.index_select(0, slots)
-        else:
-            held_index, held_weight = held.targets, held.weight
-            held_scores = held.scores.gather(0, held_index.unsqueeze(0)).squeeze(0)
-        index, weight = torch.cat([index, held_index]), torch.cat([weight, held_weight])
-        scores = torch.cat([scores, held_scores])
-        total = class_sum(weight, index, num_classes)
-    if config.gradient_scale == "live":
-        factor = live_factor(total, live_total)[index]
-        scores = scale_gradient(scores, factor.to(scores.dtype))
-    return Positives(scores, index, weight), total, num_live
-
-
-def _pairwise(
-    positives: Positives,
-    num_live: int,
-    batch: Batch,
-    held: QueueState,
-    tracked: Tracked,
-    edges: BandEdges,
-    tau: Tensor,
-    config: PAUCConfig,
-) -> tuple[Tensor, Tensor]:
-    """Return each positive's mean link over its band negatives, and which classes have any."""
-    lower, upper = edges.t_beta.unsqueeze(-1), edges.t_alpha.unsqueeze(-1)
-    by_class = batch.logits.T
-    is_live = _negatives_between(by_class.detach(), batch.targets, lower, upper)
-    live_count = is_live.sum(dim=-1)
-    columns, is_live = columns_of(is_live, live_count)
-
-    is_held = (tracked.top >= lower) & (tracked.top <= upper)
-    held_count = is_held.sum(dim=-1)
-    # In order, since the order in a window depends on when it was made.
-    top = torch.where(is_held, tracked.top, -math.inf).topk(int(held_count.max()), dim=-1).values
-    is_held = torch.arange(top.shape[1], device=top.device) < held_count.unsqueeze(-1)
-    # Windows know of iid rows only; the others of a queue count as well.
-    others = (~held.iid).nonzero().squeeze(-1)
-    other_scores = held.scores.index_select(1, others)
-    is_other = _negatives_between(other_scores, held.targets[others], lower, upper)
-
-    count = live_count + held_count + is_other.sum(dim=-1)
-    dtype = edges.t_beta.dtype
-    live_scores = torch.where(is_live, by_class.gather(1, columns), 0.0)
-    if config.gradient_scale == "live":
-        factor = live_factor(count, live_count).unsqueeze(-1)
-        live_scores = scale_gradient(live_scores, factor.to(dtype))
-    is_held = torch.cat([is_held, is_other], dim=1)
-    held_scores = torch.where(is_held, torch.cat([top, other_scores], dim=1), 0.0)
-
-    summed = sum_link_of_parts(
-        positives.scores,
-        positives.class_index,
-        num_live,
-        (live_scores, is_live.to(dtype)),
-        (held_scores, is_held.to(dtype)),
-        tau,
-        config.link,
+        loss = loss + config.bce_weight * reduce_entropy(batch.cross_entropy(), config)
+    stats = {}
+    if diagnostics:
+        square = (scored.contribution - value[positives.class_index]) ** 2
+        measured = {
+            **scored.measured,
+            f"{name}_var": class_mean(square, positives, num_classes, divisor),
+            "grad_pos_count": count_live_positives(pool),
+        }
+        always = {"ref_count": scored.ref_count, **scored.unmasked}
+        stats = {**where_valid(measured, valid), **always}
+    new_queue = enqueue(
+        queue,
+        logits,
+        batch.targets,
+        iid_mask=iid_mask,
+        sample_weight=sample_weight,
+        ignore_index=config.ignore_index,
+        validate_args=False,  # done above
     )
-    return summed / count.clamp(min=1).to(dtype)[positives.class_index], count > 0
+    return PAUCTerms(loss, per_class, valid, scored.degenerate, scored.ref_count, stats, new_queue)
 
 
-def _negatives_between(scores: Tensor, targets: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Return ``[C, N]`` bool: which scores are a negative's and lie between the bounds."""
-    between = (scores >= lower) & (scores <= upper)
-    if scores.shape[0] == 1:
-        return between.logical_and_(targets == 0)
-    return between.scatter_(0, targets.unsqueeze(0), False)
+def _sample(pool: Pool, queue: QueueState, cap: int | None) -> Subsample | None:
+    """Return the rows that enter the surrogate, or None for all of them."""
+    num_classes, rows = pool.scores.shape
+    if cap is None:
+        return None
+    if cap < num_classes:
+        raise ValueError(
+            f"max_pool_size must be at least the number of classes {num_classes}, got {cap}"
+        )
+    return subsample(pool, cap, queue.step) if rows > cap else None
+
+
+def _positives(
+    pool: Pool, sample: Subsample | None, config: LossConfig, read_values: bool
+) -> tuple[Positives, Tensor, Tensor]:
+    """Return the numerator positives, their columns and the weight ``[C]`` before subsampling."""
+    num_classes = pool.scores.shape[0]
+    weight = pool.numerator_weight(config.pos_numerator)
+    label = pool.label.clamp(min=0)
+    total = class_sum(weight, label, num_classes)
+    live_total = class_sum(torch.where(pool.live, weight, 0.0), label, num_classes)
+    if sample is None:
+        columns, weight = _counted(weight, read_values)
+    else:
+        columns = sample.columns
+        weight = weight[columns] * sample.multiplicity
+    positives = pool.positives(columns, weight)
+    if config.gradient_scale == "live":
+        factor = live_factor(total, live_total)[positives.class_index]
+        positives = positives._replace(
+            scores=scale_gradient(positives.scores, factor.to(weight.dtype))
+        )
+    return positives, columns, total
+
+
+def _counted(weight: Tensor, read_values: bool) -> tuple[Tensor, Tensor]:
+    """Return the columns of positive weight and their weight; all columns if unread."""
+    if not read_values:
+        return torch.arange(weight.shape[0], device=weight.device), weight
+    columns = weight.nonzero().squeeze(-1)
+    return columns, weight[columns]
+
+
+def columns_of(members: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the columns ``[C, B]`` of each class's members and which of those are real.
+
+    ``B`` is the largest ``count``; padding names column 0.
+    """
+    class_index, column = members.nonzero(as_tuple=True)
+    start = count.cumsum(0) - count
+    place = torch.arange(len(column), device=column.device) - start[class_index]
+    shape = (members.shape[0], int(count.max()))
+    columns = column.new_zeros(shape).index_put((class_index, place), column)
+    real = torch.arange(shape[1], device=column.device) < count.unsqueeze(-1)
+    return columns, real
+
+
+def live_factor(total: Tensor, live: Tensor) -> Tensor:
+    """Return what scales a pool's gradient to that of its live rows; 1 where nothing is live."""
+    return torch.where(live > 0, total.double() / live.double(), 1.0)
+
+
+def reduce_classes(
+    value: Tensor, valid: Tensor, batch: Batch, config: LossConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the reduced loss, the loss per class and which classes count."""
+    # A non-finite logit makes its class's loss and gradient nan, whatever the surrogate made of it,
+    # so that a gradient scaler or a person sees the step that brought it.
+    poisoned = ~batch.logits.detach().isfinite().all(dim=0)
+    attached = (batch.logits * torch.where(poisoned, math.nan, 0.0)).sum(dim=0)
+    valid = valid | poisoned
+    losses = torch.where(valid, 1 - value, 0.0) + attached
+    return *reduce_losses(losses, valid, config), valid
+
+
+def reduce_losses(losses: Tensor, valid: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """Return the reduced loss and the loss per class, of losses that are 0 where invalid."""
+    per_class = torch.where(valid, losses, math.nan)
+    if config.reduction == "none":
+        return per_class, per_class
+    loss = losses.sum()
+    if config.reduction == "mean":
+        loss = loss / valid.sum().clamp(min=1)
+    return loss, per_class
+
+
+def reduce_entropy(entropy: Tensor, config: LossConfig) -> Tensor:
+    """Return the cross-entropy ``[C]`` over all classes, reduced as the loss is."""
+    if config.reduction == "none":
+        return entropy
+    return entropy.mean() if config.reduction == "mean" else entropy.sum()

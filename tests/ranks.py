@@ -25,7 +25,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pauc import PAUCAtBudgetLoss, QueueState
+from pauc import PAUCAtBudgetLoss, QueueState, RecallAtQuantileLoss, SmoothAPLoss
 from pauc.distributed import exclude_queues
 
 STEPS = 20
@@ -70,6 +70,28 @@ EVEN_CASES = {
         "bce_weight": 0.2,
         "masked": True,
     },
+}
+LOSSES = {"pauc": PAUCAtBudgetLoss, "recall": RecallAtQuantileLoss, "ap": SmoothAPLoss}
+COMPANIONS = {
+    "recall": {"loss": "recall", "quantile": 0.2, "masked": True, "weighted": True},
+    "recall, classes": {
+        "loss": "recall",
+        "quantile": 0.3,
+        "num_classes": 3,
+        "edge_gradient": "implicit",
+        "gradient_scale": "live",
+        "max_pool_size": 50,
+    },
+    "ap": {"loss": "ap", "masked": True, "weighted": True},
+    "ap, classes": {
+        "loss": "ap",
+        "num_classes": 3,
+        "gradient_scale": "live",
+        "pos_numerator": "live",
+        "tau_scale": "unit",
+        "bce_weight": 0.2,
+    },
+    "ap, no queue": {"loss": "ap", "queue_size": 0, "validate_args": False},
 }
 MODEL_CASE = {"surrogate": "pairwise", "link": "logistic", "num_classes": 3, "weighted": True}
 
@@ -135,6 +157,7 @@ def all_checks(rank, folder):
     return {
         "float64": double,
         "float32": single,
+        "companions": {name: train(options, rank=rank) for name, options in COMPANIONS.items()},
         "models": {kind: train(MODEL_CASE, rank=rank, kind=kind) for kind in kinds},
         "resumed": resume(folder, rank),
         "shards": {"float64": shards(rank, torch.float64)}
@@ -150,11 +173,13 @@ def all_checks(rank, folder):
 
 
 def make_loss(options, gather, **more):
-    given = {k: v for k, v in options.items() if k not in ("weighted", "masked", "even")}
+    given = {k: v for k, v in options.items() if k not in ("loss", "weighted", "masked", "even")}
+    kind = options.get("loss", "pauc")
     if options.get("even"):
         more["shard_queue"] = gather
-    given = {"num_classes": 1, "queue_size": 64, "beta": 0.3, "temperature": 0.3, **given}
-    return PAUCAtBudgetLoss(gather_distributed=gather, **given, **more)
+    band = {"beta": 0.3} if kind == "pauc" else {}
+    given = {"num_classes": 1, "queue_size": 64, **band, "temperature": 0.3, **given}
+    return LOSSES[kind](gather_distributed=gather, **given, **more)
 
 
 def make_model(num_classes, dtype=torch.float64):
@@ -348,12 +373,14 @@ def errors(rank):
     ahead = make_loss({"num_classes": 3}, True)
     if last:
         ahead.queue_step.add_(5)
+    recall = {"loss": "recall", "quantile": 0.31 if last else 0.3}
     bad_weight = torch.tensor([-1.0 if last else 1.0, 1.0, 1.0, 1.0])
     loss = make_loss({"num_classes": 3}, True)
     shards = make_loss({"num_classes": 3}, True, shard_queue=True)
     found = {
         "shards": refusal(loss=shards, targets=torch.tensor([0, 1, 7 if last else 2, 0])),
         "option": refusal({"beta": 0.31} if last else {}),
+        "quantile": refusal(recall),
         "queue_size": refusal({"queue_size": 32} if last else {}),
         "num_classes": refusal({"num_classes": 4} if last else {}, logits=torch.randn(4, 3 + last)),
         "weights": refusal(sample_weight=torch.ones(4) if last else None),
@@ -405,15 +432,17 @@ def half(rank):
 
 
 def diagnostics(rank):
-    """Return the stats of a step and the counts of the targets that this rank brought."""
+    """Return the stats of a second step and the counts of the targets that this rank brought."""
     options = {"num_classes": 3, "validate_args": False}
-    rows = batch(1, options)
-    logits = rows.pop("features")[:, :3]
-    whole = make_loss(options, False)(logits, **rows, return_diagnostics=True)[1]
-    own = part_of({"logits": logits, **rows}, 1, rank, dist.get_world_size())
-    _, per_class, valid, stats = make_loss(options, True)(
-        **own, return_per_class=True, return_diagnostics=True
-    )
+    alone, gathering = make_loss(options, False), make_loss(options, True)
+    for step in (0, 1):
+        rows = batch(step, options)
+        logits = rows.pop("features")[:, :3]
+        whole = alone(logits, **rows, return_diagnostics=True)[1]
+        own = part_of({"logits": logits, **rows}, step, rank, dist.get_world_size())
+        _, per_class, valid, stats = gathering(
+            **own, return_per_class=True, return_diagnostics=True
+        )
     counts = [int((own["targets"] == c).sum()) for c in range(3)]
     return {"whole": whole, "own": counts, "stats": stats, "valid": valid, "per_class": per_class}
 

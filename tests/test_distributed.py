@@ -7,7 +7,7 @@ import math
 import pytest
 import ranks
 import torch
-from ranks import CASES, EVEN_CASES, GROUP_TIMEOUT, MODEL_CASE, SHARDED, STEPS
+from ranks import CASES, COMPANIONS, EVEN_CASES, GROUP_TIMEOUT, MODEL_CASE, SHARDED, STEPS
 
 from pauc import PAUCAtBudgetLoss
 
@@ -84,6 +84,20 @@ def test_as_one_process(results, reference, case, dtype, world):
         assert result["losses"] == found[0]["losses"]
 
 
+@pytest.mark.filterwarnings("ignore:(RecallAtQuantileLoss|SmoothAPLoss)")
+@worlds
+@pytest.mark.parametrize("case", COMPANIONS)
+def test_the_companions_as_one_process(results, reference, case, world):
+    expected = reference(COMPANIONS[case])
+    start = ranks.make_model(COMPANIONS[case].get("num_classes", 1))
+    start = torch.cat([p.detach().flatten() for p in start.parameters()])
+    assert distance(expected["parameters"], start) > 0.1
+    found = [result["companions"][case] for result in results(world)]
+    for result in found:
+        assert_same_run(result, expected, 1e-10)
+        assert result["digests"] == found[0]["digests"]
+
+
 @pytest.mark.filterwarnings("ignore:PAUCAtBudgetLoss")
 @worlds
 @pytest.mark.parametrize("kind", ["inside", "excluded", "sharded"])
@@ -131,6 +145,7 @@ def test_ddp_broadcasts_the_queue_unless_told(results, world):
     ("what", "named"),
     [
         ("option", "beta: 0.3 on rank {0}, 0.31 on rank {1}"),
+        ("quantile", "quantile: 0.3 on rank {0}, 0.31 on rank {1}"),
         ("queue_size", "queue_size: 64 on rank {0}, 32 on rank {1}"),
         ("num_classes", "num_classes: 3 on rank {0}, 4 on rank {1}"),
         ("weights", "sample_weight is given: False on rank {0}, True on rank {1}"),
@@ -199,6 +214,7 @@ def test_diagnostics_are_of_all_rows_but_for_the_positives_of_this_rank(results,
     found = [result["diagnostics"] for result in results(world)]
     for result in found:
         stats = dict(result["stats"])
+        assert stats["realised_fpr"].isfinite().all()
         own = stats.pop("grad_pos_count")
         assert own.tolist() == [
             n if v else 0 for n, v in zip(result["own"], result["valid"], strict=True)
@@ -248,7 +264,8 @@ def test_the_diagnostics_of_a_sharded_queue(results, case, world):
             stats, expected = step["stats"]
             assert stats.keys() == expected.keys()
             assert stats["pauc"].isnan().all()
-            for name in stats.keys() - {"pauc"}:
+            assert stats["realised_fpr"].isnan().all()
+            for name in stats.keys() - {"pauc", "realised_fpr"}:
                 torch.testing.assert_close(stats[name], expected[name], equal_nan=True, msg=name)
 
 

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 
 from pauc import PAUCAtBudgetLoss, init_queue, pauc_loss_terms, windows
+from pauc.carried import pauc_step
 from pauc.config import PAUCConfig
 from pauc.queue import write_entry_
-from pauc.step import pauc_step
 
 KINDS = ["normal", "ties", "constant", "drift", "jump", "heavy"]
 

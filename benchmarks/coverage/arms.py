@@ -28,6 +28,7 @@ PEER = "imbalanced_losses"
 BAND = ("band", (1.0, 2.0, 4.0, 8.0))
 TEMPERATURE = ("temperature", (0.1, 0.2, 0.3, 1.0))
 WEIGHT = ("bce_weight", (0.03, 0.1, 0.3, 1.0))
+FPR_BAND = ("beta", (0.1, 0.02, 0.05, 0.3))
 DECAY = ("decay", (1.0, 0.1, 0.01))  # `training.Training.decay`, for a loss without parameters
 
 _ARMS = [
@@ -82,6 +83,9 @@ _ARMS = [
         {**UNIT, "bce_weight": 0.1, "band": 4.0},
         WEIGHT,
     ),
+    Arm("pauc SmoothAP, warm", "our_smooth_ap", {}, ("temperature", (0.003, 0.01, 0.03, 0.1))),
+    Arm("pauc RecallAtQuantile, warm", "our_recall", {}, BAND),
+    Arm("pauc preset", "preset", {}, FPR_BAND),
     # One option alone, beside the documented defaults.
     Arm("pauc pairwise", "pauc", {"surrogate": "pairwise"}, BAND),
     Arm(
@@ -106,15 +110,16 @@ _ARMS = [
         {**UNIT, "bce_weight": 1.0, "band": 4.0},
         WEIGHT,
     ),
-    Arm("pauc logistic, iqr, sampler", "pauc", LOGISTIC, BAND, "banded", "pauc.sampler"),
-    Arm("BCE, sampler", "bce", {}, DECAY, "banded", "pauc.sampler"),
+    Arm("pauc logistic, iqr, sampler", "pauc", LOGISTIC, BAND, "banded"),
+    Arm("BCE, sampler", "bce", {}, DECAY, "banded"),
+    # A batch of the sampler has positives enough of its own; those of the queue only cost time.
+    Arm("pauc preset, sampler", "preset", {"pos_numerator": "live"}, FPR_BAND, "banded"),
     Arm(
         "pauc logistic, unit, BCE 1, band x4, sampler",
         "pauc",
         {**UNIT, "bce_weight": 1.0, "band": 4.0},
         WEIGHT,
         "banded",
-        "pauc.sampler",
     ),
 ]
 ARMS = {arm.name: arm for arm in _ARMS}

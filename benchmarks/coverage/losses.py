@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pauc import PAUCAtBudgetLoss
+from pauc import PAUCAtBudgetLoss, PAUCSchedule, RecallAtQuantileLoss, SmoothAPLoss
 
 
 class Task(NamedTuple):
@@ -21,6 +21,7 @@ class Task(NamedTuple):
 
     n_rows: int
     n_positives: int
+    batch_size: int
     steps: int  # of the whole training
     budget: float  # as FPR
     queue_size: int
@@ -91,6 +92,17 @@ def pauc(task: Task, *, band: float = 1.0, band_from: float = 0.0, **options: An
     return lambda step: module(step.logits, step.targets, iid_mask=step.iid)
 
 
+def preset(task: Task, **overrides: Any) -> Objective:
+    """What a person gets who knows the budget, the batch and the positive rate."""
+    module = PAUCAtBudgetLoss.for_budget(
+        task.budget,
+        batch_size=task.batch_size,
+        positive_rate=task.n_positives / task.n_rows,
+        **overrides,
+    )
+    return lambda step: module(step.logits, step.targets, iid_mask=step.iid)
+
+
 def peer_pauc(task: Task, *, warm: bool, band: float = 1.0, **options: Any) -> Objective:
     """The nearest package's loss; warm: BCE first, then temperature 0.5 -> 0.1."""
     from imbalanced_losses import PAUCAtBudgetLoss as Peer
@@ -137,6 +149,33 @@ def _warmed(task: Task, main: nn.Module, *, temp_start: float, temp_end: float) 
     return loss
 
 
+def our_smooth_ap(task: Task, *, temperature: float = 0.01) -> Objective:
+    """Ours, in raw logit units as published; 4,096 rows, for its cost grows with their square."""
+    rows = min(task.queue_size, 4096)
+    main = SmoothAPLoss(1, queue_size=rows, tau_scale="unit", temperature=temperature)
+    return _scheduled(task, main, temperature_start=0.5)
+
+
+def our_recall(task: Task, *, band: float = 1.0) -> Objective:
+    main = RecallAtQuantileLoss(1, quantile=band * task.budget, queue_size=task.queue_size)
+    return _scheduled(task, main, temperature_start=1.0)
+
+
+def _scheduled(task: Task, main: SmoothAPLoss | RecallAtQuantileLoss, **moves: Any) -> Objective:
+    """Plain BCE first, then the loss, colder and colder."""
+    warm_steps = int(WARM_SHARE * task.steps)
+    schedule = PAUCSchedule(
+        main, warmup_steps=warm_steps, anneal_steps=task.steps - warm_steps, **moves
+    )
+
+    def loss(step: Step) -> Tensor:
+        result: Tensor = main(step.logits, step.targets, iid_mask=step.iid)
+        schedule.step()
+        return result
+
+    return loss
+
+
 def libauc(task: Task, *, name: str, **options: Any) -> Objective:
     """LibAUC's losses, alone: on sigmoid scores and iid batches, without its sampler and optimizer.
 
@@ -164,9 +203,12 @@ LOSSES: dict[str, Callable[..., Objective]] = {
         focal,
         mini_batch,
         pauc,
+        preset,
         peer_pauc,
         smooth_ap,
         recall_at_quantile,
+        our_smooth_ap,
+        our_recall,
         libauc,
     )
 }

@@ -84,7 +84,14 @@ def fit(run: Run, train: Part) -> tuple[nn.Module, dict[str, Any]]:
     model = mlp(train.features.shape[1], training.widths)
     steps = training.epochs * steps_per_epoch(len(train.targets), training.batch_size)
     positives = int(train.targets.sum())
-    task = Task(len(train.targets), positives, steps, run.budget_bps / 1e4, run.queue_size)
+    task = Task(
+        len(train.targets),
+        positives,
+        training.batch_size,
+        steps,
+        run.budget_bps / 1e4,
+        run.queue_size,
+    )
     objective = LOSSES[run.loss](task, **run.params)
     batching = BATCHINGS[run.batching](train.targets, training.batch_size, run.seed)
     optimizer = torch.optim.AdamW(
