@@ -34,18 +34,18 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _DASHES = ("--", "-", ":", "-.")
 _BAND = "0.90"  # light grey
 
-# A diagnostic's unit and meaning, as its axis says it; any other key is its own label.
+# What the axis of a diagnostic says; any other key is its own label.
 _LABELS = {
     "t_alpha": "score at FPR alpha",
     "t_beta": "score at FPR beta",
     "edges": "score at the band's edges",
     "tau_eff": "width of the link (logits)",
-    "pauc": "partial AUC of the pool / width of the band",
-    "pauc_var": "variance over the positives' contributions",
-    "band_neg_count": "iid negatives in the band (rows)",
-    "grad_pos_count": "positives of the batch (rows)",
-    "ref_count": "rows that the edges are quantiles of",
-    "realised_fpr": "realised FPR (fraction)",
+    "pauc": "partial AUC of the pool",
+    "pauc_var": "variance of the contributions",
+    "band_neg_count": "negatives in the band",
+    "grad_pos_count": "positives of the batch",
+    "ref_count": "reference rows",
+    "realised_fpr": "realised FPR",
 }
 # Below this many rows in the band its edges are noise, and the loss warns.
 _STARVED = 10
@@ -177,7 +177,7 @@ def score_histogram(
         )
     ax.axvline(t_beta, color="black", ls="-", lw=1, label=f"t_beta = {t_beta:.4g}")
     ax.axvline(t_alpha, color="black", ls=":", lw=1, label=f"t_alpha = {t_alpha:.4g}")
-    ax.set(yscale="log", xlabel="score", ylabel="share of the class in a bin (log scale)")
+    ax.set(yscale="log", xlabel="score", ylabel="share of the class (log scale)")
     ax.legend()
     return ax
 
