@@ -75,7 +75,8 @@ class Aspen(lightning.LightningModule):
             for part in zip(*self.validation_scores, strict=True)
         )
         self.validation_scores.clear()
-        self.log("val_tpr", tpr_at_fpr(scores, targets, BUDGET).float(), prog_bar=True)
+        tpr = tpr_at_fpr(scores, targets, BUDGET).float()
+        self.log("val_tpr", tpr, prog_bar=True, sync_dist=True)  # equal on all ranks already
 
 
 class Batches(IterableDataset):
