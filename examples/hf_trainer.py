@@ -1,12 +1,13 @@
-"""Hugging Face `Trainer`: a `compute_loss` of two lines, bf16, and a queue that resumes.
+"""Hugging Face `Trainer`: a `compute_loss` of a few lines, bf16, and a queue that resumes.
 
     pip install ".[examples,integrations]"
     python examples/hf_trainer.py [--quick]
 
 The loss hangs on the model, `model.pauc_loss`, so that the queue is in the checkpoints that
 `Trainer` writes; any `PreTrainedModel` can carry it in the same way. `Trainer` calls the loss for
-evaluation too: the module is then in `eval()` and its queue stands still. Diagnostics join the logs
-of `Trainer` and so reach TensorBoard, or wherever `report_to` says. The last line resumes from the
+evaluation too: the module is then in `eval()` and its queue stands still. With `bf16=True` the
+model computes in bfloat16, and its logits come back in float32. Diagnostics join the logs of
+`Trainer` and so reach TensorBoard, or wherever `report_to` says. The last line resumes from the
 checkpoint in the middle and compares.
 """
 

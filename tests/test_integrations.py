@@ -75,11 +75,11 @@ def test_lightning_resumes_bit_for_bit_and_two_ranks_train_as_one(tmp_path):
     assert torch.equal(
         one["state_dict"]["pauc_loss.queue_targets"], two["state_dict"]["pauc_loss.queue_targets"]
     )
-    # Adam blows up what float32 rounds, by 60 steps to some 1e-4 of a weight of order 0.1; ranks
-    # that did not see each other's rows are 100 times as far apart.
+    # Weights of order 0.05. Measured: 6e-8 apart, and 0.01 to 0.07 where ranks do not see each
+    # other's rows. Adam may blow up other machines' rounding more.
     for name, weight in one["state_dict"].items():
         if name.startswith("net."):
-            assert torch.allclose(weight, two["state_dict"][name], atol=1e-3), name
+            assert torch.allclose(weight, two["state_dict"][name], atol=1e-5), name
     for ranks in ("one", "two"):
         scalars = logged(tmp_path / ranks / "log")
         assert {f"pauc/{name}" for name in DIAGNOSTICS} <= set(scalars)
