@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 # Fewer expected reference rows in the band than this make the edge a lottery.
-_STARVED = 10
+STARVED = 10
 
 
 class QueuedLoss(QueueBuffers):
@@ -287,16 +287,16 @@ class QueuedLoss(QueueBuffers):
         smallest = int(terms.ref_count.min())
         full = int(self.queue_fill) == self.queue_scores.shape[1]
         # Without any reference row there is no share to extrapolate from.
-        if budget is None or not full or smallest == 0 or smallest * budget[0] >= _STARVED:
+        if budget is None or not full or smallest == 0 or smallest * budget[0] >= STARVED:
             return ""
         width, where = budget
         # At most 1: the parts of a sharded queue may together hold more than queue_size.
         share = min(smallest / (batch_rows + self.queue_size), 1.0)
-        rows = recommend_queue_size(width, relative_error=_STARVED**-0.5, positive_rate=1 - share)
+        rows = recommend_queue_size(width, relative_error=STARVED**-0.5, positive_rate=1 - share)
         enough = rows - batch_rows
         return (
             f"band starvation: {smallest} reference rows put {smallest * width:.3g} in {where}, "
-            f"fewer than {_STARVED}, so that its edges are noise. Cure: queue_size={enough} or more"
+            f"fewer than {STARVED}, so that its edges are noise. Cure: queue_size={enough} or more"
         )
 
     def _subsampling(self, batch_rows: int) -> str:
