@@ -86,7 +86,8 @@ def main() -> None:
         )
         print(
             f"{name:6} partial AUC {theirs.partial:.4f}, "
-            f"bootstrap [{boot.low:.4f}, {boot.high:.4f}], in pROC [{theirs.boot_low:.4f}, {theirs.boot_high:.4f}]"
+            f"bootstrap [{boot.low:.4f}, {boot.high:.4f}], "
+            f"in pROC [{theirs.boot_low:.4f}, {theirs.boot_high:.4f}]"
         )
 
 
