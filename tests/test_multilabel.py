@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from reference_multilabel import (
     multilabel_columns,
     multilabel_loss,
 )
+from sklearn.metrics import roc_auc_score
 from strategies import SEEDS, problems
 from test_against_reference import assert_close, check_class, largest_score, tolerance
 from test_transforms import NoHostReads, assert_same_state
@@ -37,6 +39,7 @@ from pauc import (
     resize_queue,
     smooth_ap_terms,
 )
+from pauc.metrics import coverage_at_budget, partial_auc, tpr_at_fpr
 
 pytestmark = pytest.mark.filterwarnings("ignore:(PAUCAtBudget|RecallAtQuantile|SmoothAP)Loss")
 
@@ -514,6 +517,50 @@ def test_half_the_model_and_a_preset():
     assert loss.dtype == module.queue.scores.dtype == torch.float32
     assert logits.grad.dtype == torch.bfloat16
     assert "multilabel=True" in repr(module)
+
+
+# --- metrics ---
+
+
+METRICS = {
+    "partial_auc": partial(partial_auc, alpha=0.1, beta=0.5, normalize="mcclish"),
+    "tpr_at_fpr": partial(tpr_at_fpr, fpr=0.2),
+    "tpr_at_fprs": partial(tpr_at_fpr, fpr=[[0.1], [0.3]]),
+    "coverage_at_budget": partial(coverage_at_budget, budget=torch.tensor([0.1, 0.4])),
+}
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS.keys())
+@pytest.mark.parametrize("ignore_index", [-100, 7])
+def test_metrics_by_column(metric, ignore_index):
+    scores, targets = batch(0)
+    scores = torch.where(targets == -100, math.nan, scores)
+    targets = torch.where(targets == -100, ignore_index, targets)
+    found = metric(scores, targets, ignore_index=ignore_index)
+    for c in range(3):
+        rows = targets[:, c] != ignore_index
+        assert torch.equal(found[c], metric(scores[rows, c], targets[rows, c]))
+    spoiled = torch.zeros(60, 3, dtype=torch.bool).index_fill(0, torch.tensor(4), True)
+    spoiled[:, [0, 2]] = False
+    with pytest.raises(ValueError, match="in column 1: scores must not be nan, got 1 nan"):
+        metric(
+            torch.where(spoiled, math.nan, scores.nan_to_num()), torch.where(spoiled, 1, targets)
+        )
+    with pytest.raises(ValueError, match="in column 2: targets must hold both classes"):
+        metric(
+            scores.nan_to_num(),
+            targets.index_fill(1, torch.tensor(2), 0),
+            ignore_index=ignore_index,
+        )
+    with pytest.raises(ValueError, match=r"must be \[N\] or \[N, 1\], got shape \[60, "):
+        metric(scores, targets[:, :2])
+
+
+def test_average_of_the_columns_is_that_of_scikit_learn():
+    scores, targets = batch(1, missing=0.0)
+    found = partial_auc(scores, targets, beta=0.3, normalize="mcclish")
+    expected = [roc_auc_score(targets[:, c], scores[:, c], max_fpr=0.3) for c in range(3)]
+    same(found, torch.tensor(expected, dtype=torch.float64))
 
 
 # --- bad input ---
