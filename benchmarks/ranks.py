@@ -10,6 +10,7 @@ is the CPU time of rank 0's process. Bytes are what a rank brings to the collect
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ import torch
 import torch.distributed as dist
 from _report import RESULTS, describe, machine_facts
 from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import tqdm
 
 from pauc import PAUCAtBudgetLoss
 
@@ -87,18 +89,16 @@ def work(rank: int, world: int, folder: str, all_rows: list[int]) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store{world}", rank=rank, world_size=world
     )
-    cells = [
-        {
-            "ranks": world,
-            "rows": rows,
-            "surrogate": surrogate,
-            "queue": "parts" if shard else "whole",
-        }
-        | measure(rank, rows, surrogate, shard)
-        for rows in all_rows
-        for surrogate in SURROGATES
-        for shard in (False, True)
-    ]
+    settings = list(itertools.product(all_rows, SURROGATES, (False, True)))
+    cells = []
+    with tqdm(
+        settings, desc=f"{world} rank(s)", unit="cell", disable=True if rank else None
+    ) as bar:
+        for rows, surrogate, shard in bar:
+            queue = "parts" if shard else "whole"
+            setting = {"ranks": world, "rows": rows, "surrogate": surrogate, "queue": queue}
+            cells.append(setting | measure(rank, rows, surrogate, shard))
+            bar.set_postfix(loss=f"{cells[-1]['loss']:.3f}")
     if rank == 0:
         with open(f"{folder}/{world}.json", "w") as file:
             json.dump(cells, file)

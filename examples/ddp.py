@@ -13,9 +13,10 @@ import argparse
 
 import torch
 import torch.distributed as dist
-from covertype import Part, load, mlp
+from covertype import Covertype, Part, load, mlp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from pauc import PAUCAtBudgetLoss, metrics
 
@@ -23,24 +24,38 @@ BATCH, EPOCHS, SEED = 1024, 2, 0
 BUDGET = 0.02  # share of negatives that may raise an alarm
 
 
-def train(net: nn.Module, train_set: Part, loss_fn: nn.Module, rank: int, world: int) -> None:
+def train(net: nn.Module, data: Covertype, loss_fn: nn.Module, rank: int, world: int) -> None:
     """Train on this rank's part of every batch; rank 0 of 1 takes all of it."""
+    train_set = data.train
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     bce = nn.BCEWithLogitsLoss(reduction="sum")
-    for epoch in range(EPOCHS):
-        # The same permutation on every rank. Parts in the order of the ranks, so that the queue's
-        # rows have the order that they have in one process.
-        order = torch.randperm(
-            len(train_set.targets), generator=torch.Generator().manual_seed(epoch)
-        )
-        for batch in order.split(BATCH):
+    # The same permutations on every rank. Parts in the order of the ranks, so that the queue's rows
+    # have the order that they have in one process.
+    orders = [
+        torch.randperm(len(train_set.targets), generator=torch.Generator().manual_seed(epoch))
+        for epoch in range(EPOCHS)
+    ]
+    batches = [batch for order in orders for batch in order.split(BATCH)]
+    with tqdm(batches, desc=f"{world} rank(s)", unit="step", disable=rank > 0) as bar:
+        for step, batch in enumerate(bar):
             rows = batch.tensor_split(world)[rank]
             logits, targets = net(train_set.features[rows].double()), train_set.targets[rows]
             # A rank's own term: DDP averages over ranks, so the mean over the batch needs `world`.
             own = bce(logits.squeeze(1), targets.double()) * world / len(batch)
             optimizer.zero_grad()
-            (own + loss_fn(logits, targets)).backward()
+            loss = own + loss_fn(logits, targets)
+            loss.backward()
             optimizer.step()
+            if step % 20 == 0 and rank == 0:
+                tpr = caught(net, data.validation)
+                bar.set_postfix(loss=f"{loss.detach():.3f}", val_tpr=f"{tpr:.3f}")
+
+
+@torch.no_grad()
+def caught(net: nn.Module, part: Part) -> float:
+    # Not through the wrapper, whose forward pass would wait for the other ranks.
+    model = net.module if isinstance(net, DistributedDataParallel) else net
+    return metrics.tpr_at_fpr(model(part.features.double()), part.targets, BUDGET).item()
 
 
 def make_loss(gather: bool) -> PAUCAtBudgetLoss:
@@ -74,14 +89,12 @@ def main() -> None:
     rank, world = dist.get_rank(), dist.get_world_size()
 
     net = make_net()
-    train(DistributedDataParallel(net), data.train, make_loss(gather=True), rank, world)
+    train(DistributedDataParallel(net), data, make_loss(gather=True), rank, world)
     if rank == 0:
         alone = make_net()
-        train(alone, data.train, make_loss(gather=False), rank=0, world=1)
+        train(alone, data, make_loss(gather=False), rank=0, world=1)
         for name, trained in ((f"{world} ranks", net), ("1 process", alone)):
-            scores = trained(data.test.features.double()).detach().squeeze(1)
-            tpr = metrics.tpr_at_fpr(scores, data.test.targets, BUDGET)
-            print(f"{name:>10}: TPR at {BUDGET:.1%} FPR {float(tpr):.4f}")
+            print(f"{name:>10}: TPR at {BUDGET:.1%} FPR {caught(trained, data.test):.4f}")
         apart = ((flat(net) - flat(alone)).norm() / flat(alone).norm()).item()
         verdict = "equal but for rounding" if apart < 1e-8 else "NOT equal"
         print(f"parameters: {apart:.1e} apart, relative to their length: {verdict}")

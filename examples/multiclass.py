@@ -12,8 +12,8 @@ import argparse
 
 import torch
 import torch.nn.functional as F
-from covertype import load, mlp
-from torch import Tensor
+from covertype import Part, load, mlp
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from pauc import PAUCAtBudgetLoss
@@ -33,6 +33,14 @@ def report(per_class: Tensor, valid: Tensor, stats: dict[str, Tensor], tpr: Tens
             f"{int(stats['band_neg_count'][c]):>10}{int(stats['grad_pos_count'][c]):>10}"
             f"{tpr[c]:>10.3f}"
         )
+
+
+@torch.no_grad()
+def tpr_of_each(model: nn.Module, part: Part) -> Tensor:
+    scores = model(part.features)
+    return torch.stack(
+        [tpr_at_fpr(scores[:, c], part.targets == c, BUDGET) for c in range(len(NAMES))]
+    )
 
 
 def main() -> None:
@@ -58,7 +66,7 @@ def main() -> None:
         b for _ in range(epochs) for b in torch.randperm(len(data.train.targets)).split(BATCH_SIZE)
     ]
     with tqdm(batches, unit="step") as bar:
-        for rows in bar:
+        for step, rows in enumerate(bar):
             logits, targets = model(data.train.features[rows]), data.train.targets[rows]
             loss, per_class, valid, stats = pauc_loss(
                 logits, targets, return_per_class=True, return_diagnostics=True
@@ -67,13 +75,11 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            bar.set_postfix(loss=f"{loss.detach():.3f}", pool_pauc=f"{stats['pauc'].nanmean():.3f}")
+            if step % 50 == 0:
+                tpr = tpr_of_each(model, data.validation).mean()
+                bar.set_postfix(loss=f"{loss.detach():.3f}", mean_val_tpr=f"{tpr:.3f}")
 
-    with torch.no_grad():
-        scores = model(data.test.features)
-    tpr = torch.stack(
-        [tpr_at_fpr(scores[:, c], data.test.targets == c, BUDGET) for c in range(len(NAMES))]
-    )
+    tpr = tpr_of_each(model, data.test)
     print(f"\nThe last step, and TPR at FPR {BUDGET:.0%} on held-out rows:", end="")
     report(per_class.detach(), valid, stats, tpr)
 

@@ -1,6 +1,6 @@
 """Differentiable partial AUC at a fixed, low false-alarm budget."""
 
-from pauc import metrics
+from pauc import intervals, metrics
 from pauc.config import (
     PAUCConfig,
     PAUCOptions,
@@ -11,7 +11,14 @@ from pauc.config import (
 )
 from pauc.functional import pauc_loss_fn, pauc_loss_terms
 from pauc.module import PAUCAtBudgetLoss
-from pauc.queue import QueueState, enqueue, init_queue, queue_rows, resize_queue
+from pauc.queue import (
+    QueueState,
+    enqueue,
+    init_queue,
+    queue_rows,
+    recommend_queue_size,
+    resize_queue,
+)
 from pauc.recall import (
     RecallAtQuantileLoss,
     recall_at_quantile_loss_fn,
@@ -23,12 +30,14 @@ from pauc.selection import BandEdges, band_edges, robust_scale
 from pauc.smooth_ap import SmoothAPLoss, smooth_ap_loss_fn, smooth_ap_terms
 from pauc.step import PAUCTerms
 from pauc.surrogates import pairwise_pauc, trapezoid_pauc
+from pauc.thresholds import OperatingPoint, select_threshold
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "BandEdges",
     "BandSampler",
+    "OperatingPoint",
     "PAUCAtBudgetLoss",
     "PAUCConfig",
     "PAUCOptions",
@@ -46,6 +55,7 @@ __all__ = [
     "band_edges",
     "enqueue",
     "init_queue",
+    "intervals",
     "metrics",
     "pairwise_pauc",
     "pauc_loss_fn",
@@ -53,9 +63,11 @@ __all__ = [
     "queue_rows",
     "recall_at_quantile_loss_fn",
     "recall_at_quantile_terms",
+    "recommend_queue_size",
     "resize_queue",
     "robust_scale",
     "schedule_at",
+    "select_threshold",
     "smooth_ap_loss_fn",
     "smooth_ap_terms",
     "trapezoid_pauc",

@@ -11,7 +11,7 @@ from pauc.band import Band
 from pauc.config import PAUCConfig
 from pauc.pairs import count_not_above
 from pauc.pool import Pool
-from pauc.selection import masked_top, top_depth
+from pauc.selection import band_edges, masked_top, top_depth
 from pauc.surrogates import Positives, class_mean
 
 
@@ -40,9 +40,30 @@ def empirical_pauc(
     left = (depth - not_above).double() / count  # FPR at which this positive begins to count
     width = tied.double() / count
     # A positive counts nothing before `left`, fully after `left + width`, linearly in between.
-    area = _ramp_area(beta, left, width) - _ramp_area(alpha, left, width)
+    area = ramp_area(beta, left, width) - ramp_area(alpha, left, width)
     exact = positives._replace(weight=positives.weight.double())
     return (class_mean(area / (beta - alpha), exact, scores.shape[0])).to(scores.dtype)
+
+
+def realised_fpr(pool: Pool, reference: Tensor, config: PAUCConfig) -> Tensor:
+    """Return ``[C]``: the share of the batch's references above the edge of the queue's alone.
+
+    What the edge at FPR ``beta`` of past rows really lets through. The batch's rows did not take
+    part in it, so that with ``n`` of the queue's and scores that do not drift, the expected share
+    of untied scores is ``(floor(beta (n - 1)) + 1) / (n + 1)`` under ``"higher"``, near ``beta``.
+    nan where the queue or the batch has no reference rows.
+    """
+    held, fresh = reference & ~pool.live, reference & pool.live
+    edges = band_edges(
+        pool.scores,
+        held,
+        config.alpha,
+        config.beta,
+        interpolation=config.quantile_interpolation,
+    )
+    above = fresh & (pool.scores.detach() > edges.t_beta.unsqueeze(-1))
+    share = above.sum(dim=-1).double() / fresh.sum(dim=-1)  # 0 / 0 is nan
+    return torch.where(held.any(dim=-1), share, math.nan).to(pool.scores.dtype)
 
 
 def diagnose(pool: Pool, band: Band, positives: Positives, config: PAUCConfig) -> dict[str, Tensor]:
@@ -52,7 +73,9 @@ def diagnose(pool: Pool, band: Band, positives: Positives, config: PAUCConfig) -
     ``tau_eff`` (width of the link in logit units), ``pauc`` (the exact partial AUC of the pool over
     the band, divided by its width), and ``pauc_var`` (variance over the numerator positives'
     contributions). 0 where invalid: ``band_neg_count`` (iid negatives in the band) and
-    ``grad_pos_count`` (live positives). Always: ``ref_count`` (size of the reference set).
+    ``grad_pos_count`` (live positives). Always: ``ref_count`` (size of the reference set) and
+    ``realised_fpr`` (the share of the batch's reference rows strictly above the edge at ``beta``
+    that the queue alone gives, nan without either; its mean over steps should be near ``beta``).
     """
     in_band = pool.negatives() & pool.iid & band.contains(pool.scores)
     return {
@@ -77,7 +100,7 @@ def where_valid(measured: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]
     }
 
 
-def _ramp_area(end: float, left: Tensor, width: Tensor) -> Tensor:
+def ramp_area(end: float, left: Tensor, width: Tensor) -> Tensor:
     """Return the integral up to ``end`` of a ramp from 0 at ``left`` to 1 at ``left + width``."""
     along = (end - left).clamp(min=0)
     on_ramp = torch.minimum(along, width)

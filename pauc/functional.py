@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pauc.band import Band, attach_knots, make_band
 from pauc.config import PAUCConfig, PAUCOptions, make_config
-from pauc.diagnostics import diagnose
+from pauc.diagnostics import diagnose, realised_fpr
 from pauc.pairs import mean_link
 from pauc.queue import QueueState
 from pauc.step import PAUCTerms, Rows, Scored, columns_of, live_factor, take_step
@@ -117,10 +117,13 @@ def _score(rows: Rows, config: PAUCConfig) -> Scored:
     else:
         contribution, has_negatives = _pairwise(rows, band, config)
         defined = band.defined & has_negatives
-    measured = {}
-    if rows.diagnostics:
-        measured = diagnose(rows.pool, band, rows.all_positives(config.pos_numerator), config)
-    return Scored(contribution, defined, band.degenerate, band.ref_count, measured)
+    scored = Scored(contribution, defined, band.degenerate, band.ref_count, measured={})
+    if not rows.diagnostics:
+        return scored
+    return scored._replace(
+        measured=diagnose(rows.pool, band, rows.all_positives(config.pos_numerator), config),
+        unmasked={"realised_fpr": realised_fpr(rows.pool, band.reference, config)},
+    )
 
 
 def _pairwise(rows: Rows, band: Band, config: PAUCConfig) -> tuple[Tensor, Tensor]:

@@ -126,8 +126,7 @@ def partial_auc(
     Raises:
         TypeError, ValueError: see the module's docstring.
     """
-    if normalize not in ("none", "width", "mcclish"):
-        raise ValueError(f"normalize must be 'none', 'width' or 'mcclish', got {normalize!r}")
+    check_normalize(normalize)
     if _is_multilabel(scores, targets):
         return _by_column(
             partial(
@@ -137,7 +136,17 @@ def partial_auc(
             targets,
         )
     curve = roc_curve_in_band(scores, targets, alpha, beta, ignore_index=ignore_index)
-    area = torch.trapezoid(curve.tpr, curve.fpr)
+    return normalized(torch.trapezoid(curve.tpr, curve.fpr), alpha, beta, normalize)
+
+
+def check_normalize(normalize: str) -> None:
+    """Raise unless the name of a normalisation is known."""
+    if normalize not in ("none", "width", "mcclish"):
+        raise ValueError(f"normalize must be 'none', 'width' or 'mcclish', got {normalize!r}")
+
+
+def normalized(area: Tensor, alpha: float, beta: float, normalize: str) -> Tensor:
+    """Return what becomes of a raw area over the band, as :func:`partial_auc` says."""
     if normalize == "none":
         return area
     mean_tpr = area / (beta - alpha)
@@ -180,7 +189,7 @@ def tpr_at_fpr(
     """
     if _is_multilabel(scores, targets):
         return _by_column(partial(tpr_at_fpr, fpr=fpr, ignore_index=ignore_index), scores, targets)
-    budgets, slack = _check_rates(fpr, "fpr")
+    budgets, slack = check_rates(fpr, "fpr")
     vertices = _vertices(scores, targets, ignore_index)
     return _best_tpr(vertices, vertices.fp, budgets, slack)
 
@@ -220,7 +229,7 @@ def coverage_at_budget(
         return _by_column(
             partial(coverage_at_budget, budget=budget, ignore_index=ignore_index), scores, targets
         )
-    budgets, slack = _check_rates(budget, "budget")
+    budgets, slack = check_rates(budget, "budget")
     vertices = _vertices(scores, targets, ignore_index)
     return _best_tpr(vertices, vertices.fp + vertices.tp, budgets, slack)
 
@@ -251,7 +260,8 @@ def _by_column(
 
 def _vertices(scores: Tensor, targets: Tensor, ignore_index: int) -> _Vertices:
     """Count false and true positives at every distinct score; all metrics start here."""
-    scores, targets = _check_rows(scores, targets, ignore_index)
+    scores, targets = kept_rows(scores, targets, ignore_index)
+    check_both_classes(targets)
     ordered, order = scores.sort(descending=True)
     closes_tie = torch.ones_like(ordered, dtype=torch.bool)
     closes_tie[:-1] = ordered[1:] != ordered[:-1]
@@ -281,13 +291,18 @@ def _edge(curve: ROCBand, fpr: float) -> ROCBand:
 
 def _best_tpr(vertices: _Vertices, cost: Tensor, budgets: Tensor, slack: float) -> Tensor:
     """Return the TPR of the last vertex whose ``cost`` (rows, non-decreasing) fits each budget."""
-    # Without the slack a product that should be whole, such as 0.29 * 100, loses a row to rounding.
-    allowed = (budgets.to(cost.device) * cost[-1] * (1 + slack)).floor().long().contiguous()
+    allowed = allowed_rows(budgets.to(cost.device), cost[-1], slack)
     last = torch.searchsorted(cost, allowed, right=True) - 1  # vertex 0 costs 0 and always fits
     return vertices.tp[last].double() / vertices.tp[-1]
 
 
-def _check_rates(rates: float | Sequence[float] | Tensor, name: str) -> tuple[Tensor, float]:
+def allowed_rows(budgets: Tensor, total: Tensor, slack: float) -> Tensor:
+    """Return how many of ``total`` rows each budget allows, int64, contiguous."""
+    # Without the slack a product that should be whole, such as 0.29 * 100, loses a row to rounding.
+    return (budgets * total * (1 + slack)).floor().long().contiguous()
+
+
+def check_rates(rates: float | Sequence[float] | Tensor, name: str) -> tuple[Tensor, float]:
     """Return the rates as float64 and their relative uncertainty, from the dtype they came in."""
     try:
         given = rates if isinstance(rates, Tensor) else torch.tensor(rates, dtype=torch.float64)
@@ -305,8 +320,12 @@ def _check_rates(rates: float | Sequence[float] | Tensor, name: str) -> tuple[Te
     return exact, 4 * torch.finfo(dtype).eps
 
 
-def _check_rows(scores: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return the kept scores ``[n]``, in a dtype that can be sorted, and targets ``[n]`` int64."""
+def kept_rows(scores: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Return the kept scores ``[n]``, in a dtype that can be sorted, and targets ``[n]`` int64.
+
+    Raises:
+        TypeError, ValueError: see the module's docstring; one class alone is no error here.
+    """
     scores, targets = _check_column(scores, "scores"), _check_column(targets, "targets")
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
         raise TypeError(f"ignore_index must be an int, got {ignore_index!r}")
@@ -346,6 +365,10 @@ def _check_values(scores: Tensor, targets: Tensor) -> None:
     wrong = targets[(targets != 0) & (targets != 1)]
     if wrong.numel():
         raise ValueError(f"targets must be 0, 1 or ignore_index, got {wrong[:5].tolist()}")
+
+
+def check_both_classes(targets: Tensor) -> None:
+    """Raise unless the kept targets hold a positive and a negative."""
     positives = int(targets.sum())
     negatives = targets.numel() - positives
     if not positives or not negatives:

@@ -63,7 +63,8 @@ class PAUCAtBudgetLoss(QueuedLoss):
     all ranks' rows, by the exchanges of :mod:`pauc.sharded`. The process group must be there when
     the module is built. Each rank's ``state_dict()`` has its own part of the queue and is to be
     saved and loaded by that rank; inside a model that DDP wraps, ``exclude_queues`` is a must. Not
-    with ``max_pool_size``; the diagnostic ``pauc`` is nan.
+    with ``max_pool_size``; the diagnostics ``pauc`` and ``realised_fpr``
+    are nan.
 
     The ``stats`` of a call are described at :func:`pauc.diagnostics.diagnose`.
     """

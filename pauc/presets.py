@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 from pauc.checks import check_int, check_real
 from pauc.config import PAUCOptions
+from pauc.queue import recommend_queue_size
 
 # Negatives of a batch in the band: with fewer a step is mostly noise, and where the classes overlap
 # down to a high FPR, a narrow band learns that noise by heart.
 _LIVE_NEGATIVES = 50
 # A band wider than this trains the middle of the curve and not its start.
 _WIDEST_BAND = 0.1
-# Reference rows in the band: the FPR that the edge realises is then right to a tenth.
-_BAND_ROWS = 100
 # Positives in the pool, to set against a negative of the batch.
 _POOL_POSITIVES = 50
 _LONGEST_QUEUE = 65_536
@@ -40,8 +39,8 @@ def preset_for_budget(budget: float, *, batch_size: int, positive_rate: float) -
 
     - The band goes from 0 to the budget, or further, until 50 negatives of a batch lie in it: with
       fewer the gradient is mostly noise. At most to an FPR of 0.1.
-    - The queue is so long that 100 reference rows lie in the band and 50 positives in the pool, at
-      most 65,536 rows.
+    - The queue is so long that 100 of its negatives lie in the band
+      (:func:`pauc.recommend_queue_size`) and that it has 50 positives; at most 65,536 rows.
 
     Args:
         budget: the false-positive rate to train for, a fraction in (0, 1].
@@ -60,7 +59,10 @@ def preset_for_budget(budget: float, *, batch_size: int, positive_rate: float) -
     if not 0 < positive_rate < 1:
         raise ValueError(f"positive_rate must be a fraction in (0, 1), got {positive_rate!r}")
     beta = max(budget, min(_LIVE_NEGATIVES / batch_size, _WIDEST_BAND))
-    rows = math.ceil(max(_BAND_ROWS / beta, _POOL_POSITIVES / positive_rate))
+    rows = max(
+        recommend_queue_size(beta, positive_rate=positive_rate),
+        math.ceil(_POOL_POSITIVES / positive_rate),
+    )
     options: PAUCOptions = {
         "beta": beta,
         "surrogate": "pairwise",

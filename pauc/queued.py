@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -13,13 +12,14 @@ from pauc.buffers import QueueBuffers
 from pauc.checks import check_flag, check_int, check_uncapped
 from pauc.config import LossConfig
 from pauc.distributed import check_process_group, count_positives, gather_rows, is_gathering
+from pauc.queue import recommend_queue_size
 from pauc.step import PAUCTerms
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 # Fewer expected reference rows in the band than this make the edge a lottery.
-_STARVED = 10
+STARVED = 10
 
 
 class QueuedLoss(QueueBuffers):
@@ -296,14 +296,16 @@ class QueuedLoss(QueueBuffers):
         smallest = int(terms.ref_count.min())
         full = int(self.queue_fill) == self.queue_scores.shape[1]
         # Without any reference row there is no share to extrapolate from.
-        if budget is None or not full or smallest == 0 or smallest * budget[0] >= _STARVED:
+        if budget is None or not full or smallest == 0 or smallest * budget[0] >= STARVED:
             return ""
         width, where = budget
-        share = smallest / (batch_rows + self.queue_size)
-        enough = math.ceil(_STARVED / width / share) - batch_rows
+        # At most 1: the parts of a sharded queue may together hold more than queue_size.
+        share = min(smallest / (batch_rows + self.queue_size), 1.0)
+        rows = recommend_queue_size(width, relative_error=STARVED**-0.5, positive_rate=1 - share)
+        enough = rows - batch_rows
         return (
             f"band starvation: {smallest} reference rows put {smallest * width:.3g} in {where}, "
-            f"fewer than {_STARVED}, so that its edges are noise. Cure: queue_size={enough} or more"
+            f"fewer than {STARVED}, so that its edges are noise. Cure: queue_size={enough} or more"
         )
 
     def _subsampling(self, batch_rows: int) -> str:

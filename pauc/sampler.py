@@ -21,7 +21,7 @@ class BandSampler(Sampler[list[int]]):
 
     At a low budget few rows of an iid batch are positives or in the band, so most of it teaches
     nothing. Rows that are added by class or score make it dense, but are no sample of the
-    population: pass ``iid_mask``, and the loss takes the band's edges from the iid rows alone.
+    population: pass ``iid_mask``, and the loss takes the band's edges from the iid rows alone::
 
         sampler = BandSampler(targets, 1024)
         rows = torch.arange(len(targets))
@@ -141,7 +141,7 @@ class BandSampler(Sampler[list[int]]):
 
     @property
     def candidates(self) -> Tensor:
-        """Rows worth scoring anew before a refresh: the hard set's next ones too, a few times it.
+        """Rows worth scoring anew before a refresh, a few times the hard set and its next ones too.
 
         ``sampler.update(rows, model(features[rows]))`` for these, then ``refresh()``, keeps hard
         rows current at O(hard set) where ``update`` in each step is not wanted.

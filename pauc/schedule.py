@@ -119,6 +119,8 @@ def check_schedule(config: ScheduleConfig) -> None:
 class PAUCSchedule:
     """Sets a loss's weights, band and temperature, as ``torch.optim.lr_scheduler`` does rates.
 
+    In a loop::
+
         loss_fn = PAUCAtBudgetLoss(1, beta=0.005, temperature=0.1)
         schedule = PAUCSchedule(loss_fn, anneal_steps=5000, beta_start=1.0, temperature_start=0.5)
         for x, y in loader:

@@ -72,7 +72,7 @@ def band_edges(
         alpha, beta: the band as fractions, ``0 <= alpha < beta <= 1``.
         n_knots: thresholds to return, at least 2.
         interpolation: between order statistics, as in :func:`torch.quantile`.
-        count: from :func:`count_mask`, where the caller has it already.
+        count: from :func:`pauc.selection.count_mask`, where the caller has it already.
 
     Returns:
         Thresholds, float32 or float64; nan for a class without reference rows.

@@ -109,8 +109,9 @@ def loss_of_shards(
         config: for which :func:`check_shardable` does not raise.
         ranks: of which each calls this function.
         read_values: size work arrays by what is in them.
-        diagnostics: as for :func:`pauc.pauc_loss_terms`; ``pauc`` is nan, since it would take the
-            order of all ranks' rows, ``grad_pos_count`` is this rank's.
+        diagnostics: as for :func:`pauc.pauc_loss_terms`; ``pauc`` and
+            ``realised_fpr`` are nan, since they would take the order of all ranks' rows and of all
+            parts of the queue, ``grad_pos_count`` is this rank's.
     """
     leaf = batch.logits.detach().requires_grad_(torch.is_grad_enabled())
     pool = make_pool(batch._replace(logits=leaf), queue)
@@ -418,4 +419,6 @@ def _diagnose(
         "band_neg_count": band_negatives.long(),
         "grad_pos_count": count_live_positives(pool),
     }
-    return {**where_valid(measured, valid), "ref_count": band.ref_count}
+    nowhere = torch.full_like(band.tau, math.nan)
+    always = {"ref_count": band.ref_count, "realised_fpr": nowhere}
+    return {**where_valid(measured, valid), **always}

@@ -43,7 +43,7 @@ def smooth_ap_loss_fn(
         ``(1 + above_i(P)) / (1 + above_i(P) + above_i(N))``,
 
     one class against the rest. Every positive and negative of the pool counts in the ranks, and
-    batch rows of both kinds receive gradient. The sums are those of :func:`pauc.pairs.mean_link`.
+    batch rows of both kinds receive gradient. The sums are those of `pauc.pairs`.
 
     Pure, as :func:`pauc.pauc_loss_fn` is.
 

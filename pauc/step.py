@@ -55,6 +55,8 @@ class Scored(NamedTuple):
     degenerate: Tensor  # [C] bool
     ref_count: Tensor  # [C] int64
     measured: dict[str, Tensor]  # [C] each, floats or counts; empty unless asked for
+    # As `measured`, but of the reference rows alone, so that they say something of any class.
+    unmasked: dict[str, Tensor] = {}  # noqa: RUF012 (never changed)
 
 
 def take_step(
@@ -104,7 +106,8 @@ def take_step(
             f"{name}_var": class_mean(square, positives, num_classes, divisor),
             "grad_pos_count": count_live_positives(pool),
         }
-        stats = {**where_valid(measured, valid), "ref_count": scored.ref_count}
+        always = {"ref_count": scored.ref_count, **scored.unmasked}
+        stats = {**where_valid(measured, valid), **always}
     new_queue = enqueue(
         queue,
         logits,

@@ -1,7 +1,8 @@
 """Where rounding, and not the formula, decides a yes-or-no question of the loss.
 
-The reference computes in float64; the package may compute in float32 and in another order. Two
-questions have a jump: is a score inside the band, and is the dispersion zero. A class for which the
+The reference computes in float64; the package may compute in float32 and in another order. Three
+questions have a jump: is a score inside the band, is it above the queue's own edge, and is the
+dispersion zero. A class for which the
 answer hangs on the last bits is not compared (the rest of the step is). Thresholds under lower,
 higher and nearest are scores themselves, so the band has no such doubt there; what remains is an
 inner knot whose rank is within rounding of a jump.
@@ -65,6 +66,16 @@ def band_is_in_doubt(pool, o: Options, eps: float) -> bool:
     return False
 
 
+def realised_is_in_doubt(pool, o: Options, eps: float) -> bool:
+    """A live score within rounding of the queue's own threshold."""
+    held = reference_set([x for x in pool if not x.live], o.budget_basis)
+    if not held or is_exact(held, o.beta, o.quantile_interpolation, eps):
+        return False
+    edge = quantile(held, o.beta, o.quantile_interpolation)
+    blur = ROUNDINGS * eps * max(abs(s) for s in neighbours(held, o.beta)[:2])
+    return any(x.live and abs(x.score - edge) <= blur for x in pool)
+
+
 def scale_is_in_doubt(reference, o: Options, eps: float) -> bool:
     if o.tau_scale == "unit":
         return False
@@ -108,6 +119,7 @@ def classes_in_doubt(
             and finite
             and (
                 band_is_in_doubt(pool, o, eps)
+                or realised_is_in_doubt(pool, o, eps)
                 or scale_is_in_doubt(reference, o, eps)
                 or inner_knot_is_in_doubt(reference, o)
             )

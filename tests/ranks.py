@@ -453,15 +453,17 @@ def half(rank):
 
 
 def diagnostics(rank, multilabel=False):
-    """Return the stats of a step and the counts of the targets that this rank brought."""
+    """Return the stats of a second step and the counts of the targets that this rank brought."""
     options = {"num_classes": 3, "validate_args": False, "multilabel": multilabel}
-    rows = batch(1, options)
-    logits = rows.pop("features")[:, :3]
-    whole = make_loss(options, False)(logits, **rows, return_diagnostics=True)[1]
-    own = part_of({"logits": logits, **rows}, 1, rank, dist.get_world_size())
-    _, per_class, valid, stats = make_loss(options, True)(
-        **own, return_per_class=True, return_diagnostics=True
-    )
+    alone, gathering = make_loss(options, False), make_loss(options, True)
+    for step in (0, 1):
+        rows = batch(step, options)
+        logits = rows.pop("features")[:, :3]
+        whole = alone(logits, **rows, return_diagnostics=True)[1]
+        own = part_of({"logits": logits, **rows}, step, rank, dist.get_world_size())
+        _, per_class, valid, stats = gathering(
+            **own, return_per_class=True, return_diagnostics=True
+        )
     counts = [int((own["targets"] == c).sum()) for c in range(3)]
     if multilabel:
         counts = (own["targets"] == 1).sum(dim=0).tolist()

@@ -269,12 +269,22 @@ def frozen_class_loss(pool: list[Sample], frozen: Frozen, o: Options) -> float:
     return 1 - weighted_mean(contributions(pool, frozen, o), weights)
 
 
+def realised_fpr(pool: list[Sample], o: Options) -> float:
+    """The share of the live references above the threshold of the queue's references."""
+    held = reference_set([x for x in pool if not x.live], o.budget_basis)
+    fresh = reference_set([x for x in pool if x.live], o.budget_basis)
+    if not held or not fresh:
+        return NAN
+    edge = quantile(held, o.beta, o.quantile_interpolation)
+    return sum(s > edge for s in fresh) / len(fresh)
+
+
 def class_stats(pool: list[Sample], frozen: Frozen | None, o: Options) -> dict[str, float]:
     reference = reference_set(pool, o.budget_basis)
     missing = dict.fromkeys(("t_alpha", "t_beta", "tau_eff", "pauc_var", "pauc"), NAN)
-    counts = {"band_neg_count": 0, "grad_pos_count": 0, "ref_count": len(reference)}
+    always = {"ref_count": len(reference), "realised_fpr": realised_fpr(pool, o)}
     if frozen is None:
-        return missing | counts
+        return missing | {"band_neg_count": 0, "grad_pos_count": 0} | always
     positives = numerator(pool, o.pos_numerator)
     weights = [x.weight for x in positives]
     return {
@@ -285,8 +295,7 @@ def class_stats(pool: list[Sample], frozen: Frozen | None, o: Options) -> dict[s
         "pauc": exact_partial_auc(positives, reference, o.alpha, o.beta),
         "band_neg_count": sum(x.iid for x, b in zip(pool, frozen.in_band, strict=True) if b),
         "grad_pos_count": sum(x.live and x.positive for x in pool),
-        "ref_count": len(reference),
-    }
+    } | always
 
 
 def is_poisoned(pool: list[Sample]) -> bool:

@@ -86,6 +86,7 @@ class Tolerance(NamedTuple):
     loss: float
     variance: float
     auc: float
+    share: float
 
 
 def largest_score(batch: Batch, queue: list[Row], c: int) -> float:
@@ -114,6 +115,7 @@ def tolerance(problem: Problem, batch: Batch, queue: list[Row], tau: float, c: i
         loss=relative * bound,
         variance=4 * relative * bound**2,
         auc=ROUNDINGS * eps / width,
+        share=eps,
     )
 
 
@@ -135,6 +137,7 @@ def check_class(actual: dict, expected: dict, tol: Tolerance, c: int) -> None:
         "tau_eff": tol.tau,
         "pauc_var": tol.variance,
         "pauc": tol.auc,
+        "realised_fpr": tol.share,
     }
     for name, values in expected.items():
         assert_close(actual[name][c], values[c], allowed.get(name, 0), f"{name} of class {c}")

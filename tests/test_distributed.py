@@ -218,6 +218,7 @@ def test_diagnostics_are_of_all_rows_but_for_the_positives_of_this_rank(results,
     found = [result[kind] for result in results(world)]
     for result in found:
         stats = dict(result["stats"])
+        assert stats["realised_fpr"].isfinite().all()
         own = stats.pop("grad_pos_count")
         assert own.tolist() == [
             n if v else 0 for n, v in zip(result["own"], result["valid"], strict=True)
@@ -267,7 +268,8 @@ def test_the_diagnostics_of_a_sharded_queue(results, case, world):
             stats, expected = step["stats"]
             assert stats.keys() == expected.keys()
             assert stats["pauc"].isnan().all()
-            for name in stats.keys() - {"pauc"}:
+            assert stats["realised_fpr"].isnan().all()
+            for name in stats.keys() - {"pauc", "realised_fpr"}:
                 torch.testing.assert_close(stats[name], expected[name], equal_nan=True, msg=name)
 
 

@@ -78,7 +78,7 @@ def test_return_forms():
     loss, stats = module(logits, targets, return_diagnostics=True)
     assert set(stats) == {
         *("t_alpha", "t_beta", "tau_eff", "pauc_var", "pauc"),
-        *("band_neg_count", "grad_pos_count", "ref_count"),
+        *("band_neg_count", "grad_pos_count", "ref_count", "realised_fpr"),
     }
     assert all(value.shape == (2,) and not value.requires_grad for value in stats.values())
     assert len(module(logits, targets, None, True, True)) == 4

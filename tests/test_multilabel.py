@@ -533,25 +533,22 @@ METRICS = {
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS.keys())
 @pytest.mark.parametrize("ignore_index", [-100, 7])
 def test_metrics_by_column(metric, ignore_index):
+    metric = partial(metric, ignore_index=ignore_index)
     scores, targets = batch(0)
     scores = torch.where(targets == -100, math.nan, scores)
     targets = torch.where(targets == -100, ignore_index, targets)
-    found = metric(scores, targets, ignore_index=ignore_index)
+    found = metric(scores, targets)
     for c in range(3):
         rows = targets[:, c] != ignore_index
         assert torch.equal(found[c], metric(scores[rows, c], targets[rows, c]))
-    spoiled = torch.zeros(60, 3, dtype=torch.bool).index_fill(0, torch.tensor(4), True)
-    spoiled[:, [0, 2]] = False
+    whole = scores.nan_to_num()
+    spoiled = torch.zeros(60, 3, dtype=torch.bool)
+    spoiled[4, 1] = True
+    rows = torch.where(spoiled, math.nan, whole), torch.where(spoiled, 1, targets)
     with pytest.raises(ValueError, match="in column 1: scores must not be nan, got 1 nan"):
-        metric(
-            torch.where(spoiled, math.nan, scores.nan_to_num()), torch.where(spoiled, 1, targets)
-        )
+        metric(*rows)
     with pytest.raises(ValueError, match="in column 2: targets must hold both classes"):
-        metric(
-            scores.nan_to_num(),
-            targets.index_fill(1, torch.tensor(2), 0),
-            ignore_index=ignore_index,
-        )
+        metric(whole, targets.index_fill(1, torch.tensor(2), 0))
     with pytest.raises(ValueError, match=r"must be \[N\] or \[N, 1\], got shape \[60, "):
         metric(scores, targets[:, :2])
 

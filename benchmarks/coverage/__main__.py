@@ -42,7 +42,7 @@ def parse() -> argparse.Namespace:
         sub.add_argument("--queue-size", type=int, default=run_synthetic.QUEUE_SIZE)
     sub = add_command(commands, real, REAL, seeds=KDD_FOLDS)
     sub.add_argument("--sets", nargs="+", default=list(SOURCES), choices=SOURCES)
-    sub.add_argument("--trials", type=int, default=6, help="of each arm, the documented one first")
+    sub.add_argument("--trials", type=int, default=5, help="of each arm, the documented one first")
     sub.add_argument("--epochs", type=int, help="instead of the data set's own number")
     sub = commands.add_parser("report", help=report.__doc__)
     sub.set_defaults(command=report)

@@ -29,6 +29,7 @@ class Group(NamedTuple):
     metrics: dict[str, Value]  # heading -> how to read it off a record
     chooses: Value  # picks the best BCE arm
     limit: Value | None
+    compared: tuple[str, ...]  # the metrics that differences are given of
 
 
 def update(synthetic: Sequence[Path], real: Sequence[Path]) -> None:
@@ -62,6 +63,7 @@ def synthetic_groups(records: Iterable[Record]) -> list[Group]:
                 {"coverage": coverage, f"TPR at FPR {bps / 100:g} %": tpr},
                 coverage,
                 _reader("limit", "coverage", bps),
+                ("coverage",),
             )
         )
     return groups
@@ -72,9 +74,10 @@ def real_groups(records: Iterable[Record]) -> list[Group]:
     finals = (record for record in records if record["config"]["study"] == "arms")
     for (name, bps, epochs), runs in _grouped(finals, _real_key).items():
         metrics = {f"TPR at {fpr / 100:g} %": _reader("test", "tpr", fpr) for fpr in (bps, 10, 100)}
-        headline = f"TPR at {bps / 100:g} %"
+        headline, lowest, _ = metrics
         validation = _reader("validation", "tpr", bps)
-        groups.append(Group(f"{name}, {epochs} epochs", runs, headline, metrics, validation, None))
+        title, compared = f"{name}, {epochs} epochs", (headline, lowest)
+        groups.append(Group(title, runs, headline, metrics, validation, None, compared))
     return groups
 
 
@@ -128,7 +131,10 @@ def table(group: Group) -> str:
     """Arms by their headline, best first; the headline has an interval, other metrics a mean."""
     against = baselines(group)
     others = [name for name in group.metrics if name != group.headline]
-    headings = ["arm", group.headline, *others, *(f"minus {name}" for name in against)]
+    gains = [f"{metric}, minus {name}" for name in against for metric in group.compared]
+    if len(group.compared) == 1:
+        gains = [f"minus {name}" for name in against]
+    headings = ["arm", group.headline, *others, *gains]
     rows = [
         [arm, *_row(group, runs, others, against.values()), f"{len(runs)}", _cpu(runs)]
         for arm, runs in _sorted(group)
@@ -149,13 +155,14 @@ def _row(
     group: Group, runs: Sequence[Record], others: Sequence[str], against: Iterable[str]
 ) -> list[str]:
     headline = group.metrics[group.headline]
-    values = by_seed(runs, headline)
-    cells = [str(estimate(values))]
+    cells = [str(estimate(by_seed(runs, headline)))]
     cells += [f"{estimate(by_seed(runs, group.metrics[name])).mean:.3f}" for name in others]
     for arm in against:
-        gain = difference(values, by_seed(group.runs[arm], headline))
-        is_itself = arm == runs[0]["config"]["arm"]
-        cells.append("" if gain is None or is_itself else gain.signed)
+        for name in group.compared:
+            metric = group.metrics[name]
+            gain = difference(by_seed(runs, metric), by_seed(group.runs[arm], metric))
+            is_itself = arm == runs[0]["config"]["arm"]
+            cells.append("" if gain is None or is_itself else gain.signed)
     return cells
 
 

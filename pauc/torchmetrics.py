@@ -1,0 +1,165 @@
+"""The metrics of :mod:`pauc.metrics` as :class:`torchmetrics.Metric`, for training loops that log.
+
+Needs torchmetrics: ``pip install 'pauc[torchmetrics]'``.
+
+Every class keeps all rows that it is shown, since an exact curve needs them, and gathers those of
+all ranks before it computes. ``update(preds, target)`` takes what the functions take, raw scores
+``[N]`` or ``[N, 1]`` and targets of 0, 1 and ``ignore_index``, and raises as they do. Where one of
+the two classes has no row (so far, or in the one batch that ``forward`` computes), the value is
+nan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pauc.checks import check_band
+from pauc.metrics import (
+    check_normalize,
+    check_rates,
+    coverage_at_budget,
+    kept_rows,
+    partial_auc,
+    tpr_at_fpr,
+)
+
+try:
+    from torchmetrics import Metric
+    from torchmetrics.utilities.data import dim_zero_cat
+except ImportError as error:
+    raise ImportError(
+        "pauc.torchmetrics needs torchmetrics, which is not installed. Cure: "
+        "pip install 'pauc[torchmetrics]'"
+    ) from error
+
+__all__ = ["CoverageAtBudget", "PartialAUC", "TPRAtFPR"]
+
+Rates = float | Sequence[float] | Tensor
+
+
+class _RowMetric(Metric):
+    """Keeps scores and targets; a subclass says what to compute of them."""
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    scores: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self, ignore_index: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ignore_index = ignore_index
+        self.add_state("scores", default=[], dist_reduce_fx="cat")
+        self.add_state("targets", default=[], dist_reduce_fx="cat")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take in rows: scores ``[N]`` or ``[N, 1]``, targets likewise."""
+        kept_rows(preds, target, self.ignore_index)
+        # Ignored rows stay: a MetricCollection may share the rows with metrics that count them.
+        self.scores.append(preds.detach().reshape(-1))
+        self.targets.append(target.detach().reshape(-1))
+
+    def compute(self) -> Tensor:
+        """Return the metric of all rows, float64; nan where a class has no row."""
+        rows = dim_zero_cat(self.scores), dim_zero_cat(self.targets)
+        _, kept = kept_rows(*rows, self.ignore_index)
+        if not (kept == 0).any() or not (kept == 1).any():
+            return torch.full(self._shape(), torch.nan, dtype=torch.float64, device=kept.device)
+        return self._measure(*rows)
+
+    def _shape(self) -> tuple[int, ...]:
+        return ()
+
+    def _measure(self, scores: Tensor, targets: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class TPRAtFPR(_RowMetric):
+    """:func:`pauc.metrics.tpr_at_fpr` of all rows.
+
+    Args:
+        fpr: one or more budgets in [0, 1]; the value has its shape.
+        ignore_index: target of the rows to drop.
+        **kwargs: of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of its range.
+    """
+
+    def __init__(self, fpr: Rates, *, ignore_index: int = -100, **kwargs: Any) -> None:
+        super().__init__(ignore_index, **kwargs)
+        self._rates, _ = check_rates(fpr, "fpr")
+        self.fpr = fpr
+
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(self._rates.shape)
+
+    def _measure(self, scores: Tensor, targets: Tensor) -> Tensor:
+        return tpr_at_fpr(scores, targets, self.fpr, ignore_index=self.ignore_index)
+
+
+class CoverageAtBudget(_RowMetric):
+    """:func:`pauc.metrics.coverage_at_budget` of all rows.
+
+    Args:
+        budget: one or more shares of the rows, in [0, 1]; the value has its shape.
+        ignore_index: target of the rows to drop.
+        **kwargs: of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of its range.
+    """
+
+    def __init__(self, budget: Rates, *, ignore_index: int = -100, **kwargs: Any) -> None:
+        super().__init__(ignore_index, **kwargs)
+        self._rates, _ = check_rates(budget, "budget")
+        self.budget = budget
+
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(self._rates.shape)
+
+    def _measure(self, scores: Tensor, targets: Tensor) -> Tensor:
+        return coverage_at_budget(scores, targets, self.budget, ignore_index=self.ignore_index)
+
+
+class PartialAUC(_RowMetric):
+    """:func:`pauc.metrics.partial_auc` of all rows.
+
+    Args:
+        alpha, beta: edges of the band as FPR, ``0 <= alpha < beta <= 1``.
+        normalize: ``"none"``, ``"width"`` or ``"mcclish"``.
+        ignore_index: target of the rows to drop.
+        **kwargs: of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of its range.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.0,
+        beta: float = 1.0,
+        *,
+        normalize: Literal["none", "width", "mcclish"] = "width",
+        ignore_index: int = -100,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(ignore_index, **kwargs)
+        check_band(alpha, beta)
+        check_normalize(normalize)
+        self.alpha, self.beta, self.normalize = alpha, beta, normalize
+
+    def _measure(self, scores: Tensor, targets: Tensor) -> Tensor:
+        return partial_auc(
+            scores,
+            targets,
+            self.alpha,
+            self.beta,
+            normalize=self.normalize,
+            ignore_index=self.ignore_index,
+        )
