@@ -23,6 +23,7 @@ class QueueBuffers(nn.Module):
     """
 
     num_classes: int
+    multilabel: bool
     process_group: ProcessGroup | None
     queue_scores: Tensor
     queue_targets: Tensor
@@ -35,7 +36,8 @@ class QueueBuffers(nn.Module):
     _version = 1
 
     def _make_queue(self, rows: int) -> None:
-        for name, value in init_queue(rows, self.num_classes)._asdict().items():
+        empty = init_queue(rows, self.num_classes, multilabel=self.multilabel)
+        for name, value in empty._asdict().items():
             self.register_buffer(f"queue_{name}", value)
 
     @property
@@ -46,7 +48,13 @@ class QueueBuffers(nn.Module):
     def reset_queue(self) -> None:
         """Empty the queue."""
         held = self.queue_scores
-        empty = init_queue(held.shape[1], self.num_classes, dtype=held.dtype, device=held.device)
+        empty = init_queue(
+            held.shape[1],
+            self.num_classes,
+            multilabel=self.multilabel,
+            dtype=held.dtype,
+            device=held.device,
+        )
         self._store(empty)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -102,6 +110,12 @@ class QueueBuffers(nn.Module):
             error_msgs.append(
                 f"the checkpoint's queue {keys['scores']} has {saved.scores.shape[0]} classes, "
                 f"this {type(self).__name__} has num_classes={self.num_classes}"
+            )
+            return
+        if saved.multilabel is not self.multilabel:
+            error_msgs.append(
+                f"the checkpoint's queue {keys['targets']} has multilabel={saved.multilabel}, "
+                f"this {type(self).__name__} has multilabel={self.multilabel}"
             )
             return
         fitting = resize_queue(saved, self.queue_scores.shape[1])

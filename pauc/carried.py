@@ -81,6 +81,7 @@ def _windows_serve(logits: Tensor, queue: QueueState, config: PAUCConfig) -> boo
         logits.device.type == "cpu"  # elsewhere the host would wait a dozen times a step
         and logits.is_floating_point()
         and compute_dtype(logits) == queue.scores.dtype
+        and not queue.multilabel
         and 0 < logits.shape[0] <= queue.targets.shape[0]
         and config.beta <= _DEEPEST
         and config.max_pool_size is None

@@ -90,14 +90,15 @@ def check_rows(
     ):
         raise TypeError(f"sample_weight must be real numbers, got {sample_weight.dtype}")
     count = logits.shape[0]
+    of_targets = [tuple(logits.shape)] if queue.multilabel else [(count,), (count, 1)]
     for name, value in rows.items():
         if value is None:
             continue
-        allowed = [(count,), (count, 1)] if name == "targets" else [(count,)]
+        allowed = of_targets if name == "targets" else [(count,)]
         if tuple(value.shape) not in allowed:
             shapes = " or ".join(str(list(shape)) for shape in allowed)
             raise ValueError(
-                f"{name} must be {shapes} for logits {tuple(logits.shape)}, "
+                f"{name} must be {shapes} for logits {tuple(logits.shape)}{_kind(name, queue)}, "
                 f"got {tuple(value.shape)}"
             )
         if value.device != logits.device:
@@ -115,9 +116,24 @@ def check_rows(
         )
 
 
+def _kind(name: str, queue: QueueState) -> str:
+    """Return what decides the shape of targets, for an error message."""
+    return f" and multilabel={queue.multilabel}" if name == "targets" else ""
+
+
+def check_uncapped(max_pool_size: int | None) -> None:
+    """Raise if multi-label rows are to be capped."""
+    if max_pool_size is not None:
+        raise ValueError(
+            "multilabel=True takes no max_pool_size, since a row may be a positive of one class "
+            "and a negative of another, which no draw by target does justice to; "
+            f"got max_pool_size={max_pool_size}"
+        )
+
+
 def check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Raise unless every target is a class index or ``ignore_index``."""
-    largest = max(num_classes - 1, 1)
+    """Raise unless every target is ``ignore_index`` or a class index; 0 or 1 if ``[N, C]``."""
+    largest = 1 if targets.ndim == 2 else max(num_classes - 1, 1)
     # int64 first: in a narrow dtype ignore_index would wrap around and match a wrong target.
     index = targets.to(torch.int64)
     legal = (index == targets) & (((index >= 0) & (index <= largest)) | (index == ignore_index))
@@ -127,7 +143,11 @@ def check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:
 
 
 def check_weights(sample_weight: Tensor, present: Tensor) -> None:
-    """Raise unless the weight of every present row is finite and not negative."""
+    """Raise unless the weight of every present row is finite and not negative.
+
+    ``present`` is ``[N]``, or ``[N, C]`` for rows that are present where any entry is.
+    """
+    present = present.any(dim=1) if present.ndim == 2 else present
     bad = present & ~(sample_weight.isfinite() & (sample_weight >= 0))
     if bool(bad.any()):
         raise ValueError(
@@ -137,6 +157,10 @@ def check_weights(sample_weight: Tensor, present: Tensor) -> None:
 
 def _offenders(values: Tensor, bad: Tensor) -> str:
     """Return a few of the bad values with their rows, for an error message."""
-    rows = bad.nonzero().flatten()
-    shown = ", ".join(f"{values[row].item()} in row {int(row)}" for row in rows[:3])
-    return f"{shown} ({len(rows)} such rows)" if len(rows) > 3 else shown
+    places = bad.nonzero()
+    shown = ", ".join(
+        f"{value} in row " + ", column ".join(map(str, place))
+        for value, place in zip(values[bad][:3].tolist(), places[:3].tolist(), strict=True)
+    )
+    kind = "rows" if values.ndim == 1 else "entries"
+    return f"{shown} ({len(places)} such {kind})" if len(places) > 3 else shown

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from pauc.config import LossConfig, PAUCConfig
 from pauc.pool import Batch, make_batch
@@ -35,7 +36,7 @@ class GatheredRows(NamedTuple):
     """
 
     logits: Tensor  # [N, C] float32 or float64; rows to ignore are zeros
-    targets: Tensor  # [N] int64
+    targets: Tensor  # [N] int64; multi-label [N, C]
     iid_mask: Tensor  # [N] bool
     sample_weight: Tensor | None  # [N], None if no rank gave weights
 
@@ -120,8 +121,9 @@ def gather_rows(
 
     Args:
         logits, targets, iid_mask, sample_weight, validate_args: this rank's rows, ``[n, C]`` and
-            ``[n]`` with ``n`` of its own, 0 included; see :func:`pauc.pauc_loss_fn`. Weights are
-            given by all ranks or by none, a mask by whom it concerns.
+            ``[n]`` (multi-label targets ``[n, C]``) with ``n`` of its own, 0 included; see
+            :func:`pauc.pauc_loss_fn`. Weights are given by all ranks or by none, a mask by whom it
+            concerns.
         queue: the queue before the step, the same on all ranks.
         config: the options of the loss.
         settings: what else must be the same on all ranks.
@@ -190,9 +192,14 @@ def sharded_terms(
     return terms, sum(header.rows for header in headers)
 
 
-def count_positives(targets: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+def count_positives(
+    targets: Tensor, num_classes: int, ignore_index: int, multilabel: bool
+) -> Tensor:
     """Return ``[C]`` int64: how many of ``targets`` are positives of each class."""
-    targets = targets.reshape(-1).to(torch.int64)
+    targets = targets.to(torch.int64)
+    if multilabel:
+        return ((targets == 1) & (targets != ignore_index)).sum(dim=0)
+    targets = targets.reshape(-1)
     label = targets - 1 if num_classes == 1 else targets
     known = (targets != ignore_index) & (label >= 0) & (label < num_classes)
     return class_sum(known.long(), torch.where(known, label, 0), num_classes)
@@ -266,6 +273,7 @@ def _checked_batch(
     """
     shared = {
         "num_classes": queue.scores.shape[0],
+        "multilabel": queue.multilabel,
         "queue_size": queue.scores.shape[1],
         **config._asdict(),
         **settings,
@@ -322,7 +330,8 @@ def _exchange_rows(
     blocks = _all_gather(padded, group) if max(counts) else padded.expand(len(counts), -1, -1)
     table = torch.cat([block[:rows] for block, rows in zip(blocks, counts, strict=True)])
 
-    logits, targets, iid, weight = _unpack(table, dtype, own.shape[1], config.ignore_index)
+    unpack = _unpack_multilabel if batch.multilabel else _unpack
+    logits, targets, iid, weight = unpack(table, dtype, own.shape[1], config.ignore_index)
     start = sum(counts[:rank])
     attached = _scale_gradient(own, len(counts))
     logits = torch.cat([logits[:start], attached, logits[start + counts[rank] :]])
@@ -336,10 +345,16 @@ def _scale_gradient(values: Tensor, factor: int) -> Tensor:
 def _pack(batch: Batch, logits: Tensor, weighted: bool) -> Tensor:
     """Return rows as ``[n, words]`` int32: logits, weight if any, and target with iid bit.
 
-    A row is ``4 C + 4`` bytes, 4 more with weights; ``8 C + 4`` and 8 more in float64.
+    A row is ``4 C + 4`` bytes, 4 more with weights; ``8 C + 4`` and 8 more in float64. Multi-label
+    it is a byte more for each class, rounded up to 4.
     """
     columns = [logits, batch.weight.to(logits.dtype).unsqueeze(1)] if weighted else [logits]
     words = torch.cat(columns, dim=1).view(torch.int32)
+    if batch.multilabel:
+        label = torch.where(batch.present, batch.positive(), -1)
+        label = torch.cat([label, batch.iid.unsqueeze(1)], dim=1).to(torch.int8)
+        label = pad(label, (0, -label.shape[1] % 4))
+        return torch.cat([words, label.view(torch.int32)], dim=1)
     target = torch.where(batch.present, batch.targets.clamp(-_LARGEST, _LARGEST), _IGNORED)
     code = (2 * target + batch.iid).to(torch.int32)
     return torch.cat([words, code.unsqueeze(1)], dim=1)
@@ -355,6 +370,18 @@ def _unpack(
     target = code >> 1
     targets = torch.where(target == _IGNORED, ignore_index, target)
     return numbers[:, :num_classes], targets, (code & 1).bool(), numbers[:, -1]
+
+
+def _unpack_multilabel(
+    table: Tensor, dtype: torch.dtype, num_classes: int, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As :func:`_unpack`, with targets ``[N, C]``."""
+    words = num_classes // 4 + 1  # of C labels and the iid bit
+    numbers = table[:, :-words].clone(memory_format=torch.contiguous_format).view(dtype)
+    label = table[:, -words:].clone(memory_format=torch.contiguous_format).view(torch.int8)
+    target, iid = label[:, :num_classes].long(), label[:, num_classes].bool()
+    targets = torch.where(target == -1, ignore_index, target)
+    return numbers[:, :num_classes], targets, iid, numbers[:, -1]
 
 
 def _all_gather(tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:

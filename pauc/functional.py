@@ -39,7 +39,9 @@ def pauc_loss_fn(
         logits: ``[N, C]`` raw scores, any floating dtype; ``C = 1`` is binary. The arithmetic is
             float32, or float64 if the logits or the queue are.
         targets: ``[N]`` or ``[N, 1]``: class indices (binary: 0 or 1) or ``ignore_index``, whose
-            rows are as good as absent. One-vs-rest for ``C > 1``.
+            rows are as good as absent. One-vs-rest for ``C > 1``. With a queue that was made with
+            ``multilabel=True``, ``[N, C]`` of 0, 1 and ``ignore_index``: each class is then the
+            binary loss of its own column, and a row is absent for the classes that ignore it.
         queue: from :func:`pauc.init_queue` or the previous call; of size 0 for no memory.
         iid_mask: ``[N]`` bool, False for rows that were added by class or for hardness: they take
             no part in edges and scale. None: all rows are iid.
@@ -146,8 +148,8 @@ def _pairwise(rows: Rows, band: Band, config: PAUCConfig) -> tuple[Tensor, Tenso
         scores = scale_gradient(scores, factor.to(scores.dtype))
     total = count.clamp(min=1).to(scores.dtype)
     of_class = positives.class_index
-    if sample is None and not rows.read_values:
-        # All columns, the batch's first.
+    if sample is None and not rows.read_values and not pool.multilabel:
+        # All columns, the batch's first; multi-label places are not in that order.
         live = scores[:, : rows.batch_rows], counts[:, : rows.batch_rows]
         held = scores[:, rows.batch_rows :], counts[:, rows.batch_rows :]
         summed = sum_link_of_parts(

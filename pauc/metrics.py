@@ -8,6 +8,10 @@ Arguments common to every function:
 - ``targets``: ``[N]`` or ``[N, 1]`` of 0 and 1 in any real dtype, on the scores' device.
 - ``ignore_index``: rows with this target are dropped first (a nan score there is harmless).
 
+Multi-label, scores and targets are both ``[N, C]``: each column is measured by itself, on the rows
+whose entry in it is not ignored, and ``C`` is the first dimension of the result. Not in
+``roc_curve_in_band``, whose curves would differ in length: give it one column at a time.
+
 Rates (FPR, TPR, budgets) are fractions in [0, 1]. A threshold ``t`` flags every row with
 ``score >= t``, so tied rows are flagged together. Counts are int64 and results float64, which the
 device must support (CPU and CUDA do, MPS does not). Nothing is differentiable.
@@ -20,7 +24,8 @@ a target other than 0, 1 and ``ignore_index``, a single class, or a rate or opti
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -109,19 +114,27 @@ def partial_auc(
       ``roc_auc_score(max_fpr=beta)``.
 
     Args:
-        scores: ``[N]`` or ``[N, 1]``, any real dtype.
-        targets: ``[N]`` or ``[N, 1]`` of 0 and 1.
+        scores: ``[N]`` or ``[N, 1]``, any real dtype; multi-label ``[N, C]``.
+        targets: ``[N]`` or ``[N, 1]`` of 0 and 1; multi-label ``[N, C]``.
         alpha, beta: edges of the band as FPR, ``0 <= alpha < beta <= 1``.
         normalize: one of the three above.
         ignore_index: target of the rows to drop.
 
     Returns:
-        0-dim float64.
+        0-dim float64; multi-label ``[C]``.
 
     Raises:
         TypeError, ValueError: see the module's docstring.
     """
     check_normalize(normalize)
+    if _is_multilabel(scores, targets):
+        return _by_column(
+            partial(
+                partial_auc, alpha=alpha, beta=beta, normalize=normalize, ignore_index=ignore_index
+            ),
+            scores,
+            targets,
+        )
     curve = roc_curve_in_band(scores, targets, alpha, beta, ignore_index=ignore_index)
     return normalized(torch.trapezoid(curve.tpr, curve.fpr), alpha, beta, normalize)
 
@@ -162,17 +175,20 @@ def tpr_at_fpr(
     ``0.29 * 100 < 29`` in floating point.
 
     Args:
-        scores: ``[N]`` or ``[N, 1]``, any real dtype.
-        targets: ``[N]`` or ``[N, 1]`` of 0 and 1.
+        scores: ``[N]`` or ``[N, 1]``, any real dtype; multi-label ``[N, C]``.
+        targets: ``[N]`` or ``[N, 1]`` of 0 and 1; multi-label ``[N, C]``.
         fpr: one or more budgets, each in [0, 1]; a tensor may live on any device.
         ignore_index: target of the rows to drop.
 
     Returns:
-        float64 in the shape of ``fpr`` (0-dim for a float), on the scores' device.
+        float64 in the shape of ``fpr`` (0-dim for a float), on the scores' device; multi-label
+        ``[C, ...]``.
 
     Raises:
         TypeError, ValueError: see the module's docstring.
     """
+    if _is_multilabel(scores, targets):
+        return _by_column(partial(tpr_at_fpr, fpr=fpr, ignore_index=ignore_index), scores, targets)
     budgets, slack = check_rates(fpr, "fpr")
     vertices = _vertices(scores, targets, ignore_index)
     return _best_tpr(vertices, vertices.fp, budgets, slack)
@@ -197,20 +213,49 @@ def coverage_at_budget(
     rows are 29 although ``0.29 * 100 < 29`` in floating point.
 
     Args:
-        scores: ``[N]`` or ``[N, 1]``, any real dtype.
-        targets: ``[N]`` or ``[N, 1]`` of 0 and 1.
+        scores: ``[N]`` or ``[N, 1]``, any real dtype; multi-label ``[N, C]``.
+        targets: ``[N]`` or ``[N, 1]`` of 0 and 1; multi-label ``[N, C]``.
         budget: one or more shares of the rows, each in [0, 1]; a tensor may live on any device.
         ignore_index: target of the rows to drop.
 
     Returns:
-        float64 in the shape of ``budget`` (0-dim for a float), on the scores' device.
+        float64 in the shape of ``budget`` (0-dim for a float), on the scores' device; multi-label
+        ``[C, ...]``.
 
     Raises:
         TypeError, ValueError: see the module's docstring.
     """
+    if _is_multilabel(scores, targets):
+        return _by_column(
+            partial(coverage_at_budget, budget=budget, ignore_index=ignore_index), scores, targets
+        )
     budgets, slack = check_rates(budget, "budget")
     vertices = _vertices(scores, targets, ignore_index)
     return _best_tpr(vertices, vertices.fp + vertices.tp, budgets, slack)
+
+
+def _is_multilabel(scores: Tensor, targets: Tensor) -> bool:
+    """Return whether both are the same ``[N, C]``; anything else is for the checks of a column."""
+    return (
+        isinstance(scores, Tensor)
+        and isinstance(targets, Tensor)
+        and scores.ndim == 2
+        and scores.shape[1] > 1
+        and scores.shape == targets.shape
+    )
+
+
+def _by_column(
+    metric: Callable[[Tensor, Tensor], Tensor], scores: Tensor, targets: Tensor
+) -> Tensor:
+    """Return ``[C, ...]``: the metric of each column; an error says of which."""
+    found = []
+    for c, (own, labels) in enumerate(zip(scores.unbind(1), targets.unbind(1), strict=True)):
+        try:
+            found.append(metric(own, labels))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"in column {c}: {error}") from error
+    return torch.stack(found)
 
 
 def _vertices(scores: Tensor, targets: Tensor, ignore_index: int) -> _Vertices:

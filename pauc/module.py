@@ -39,6 +39,8 @@ class PAUCAtBudgetLoss(QueuedLoss):
 
     Args:
         num_classes: columns of the logits; 1 is binary.
+        multilabel: targets are ``[N, C]`` of 0, 1 and ``ignore_index``, each class with its own.
+            Not with ``max_pool_size``.
         queue_size: rows to remember; 0 disables the queue.
         update_queue_in_eval: let rows enter in ``eval()`` too.
         gather_distributed: compute the loss of all ranks' rows, with one queue on all ranks; see
@@ -85,6 +87,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
         self,
         num_classes: int,
         *,
+        multilabel: bool = False,
         queue_size: int = 1024,
         update_queue_in_eval: bool = False,
         gather_distributed: bool | None = None,
@@ -101,6 +104,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
         super().__init__(
             make_config(options),
             num_classes,
+            multilabel=multilabel,
             queue_size=queue_size,
             update_queue_in_eval=update_queue_in_eval,
             gather_distributed=gather_distributed,

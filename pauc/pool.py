@@ -18,52 +18,88 @@ class Batch(NamedTuple):
     """A checked batch of ``N`` rows and ``C`` classes in the dtypes of the arithmetic."""
 
     logits: Tensor  # [N, C] float32 or float64, attached; rows to ignore are zeros
-    targets: Tensor  # [N] int64
+    targets: Tensor  # [N] int64; multi-label [N, C]
     iid: Tensor  # [N] bool
     weight: Tensor  # [N]
-    present: Tensor  # [N] bool, target is not ignore_index
+    present: Tensor  # shape of targets, bool: the target is not ignore_index
 
-    def cross_entropy(self) -> Tensor:
-        """Return ``[C]``: the mean binary cross-entropy of each class against the rest."""
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row has a target for each class."""
+        return self.targets.ndim == 2
+
+    def positive(self) -> Tensor:
+        """Return ``[N, C]`` bool: which targets say that a row is a positive of a class."""
+        if self.multilabel:
+            return self.targets == 1
         num_classes = self.logits.shape[1]
         classes = torch.arange(num_classes, device=self.targets.device)
-        is_positive = _label(self.targets, num_classes).unsqueeze(1) == classes
+        return _label(self.targets, num_classes).unsqueeze(1) == classes
+
+    def present_rows(self) -> Tensor:
+        """Return how many rows are present: ``[]``, or ``[C]`` where classes differ in that."""
+        return self.present.sum(dim=0)
+
+    def cross_entropy(self) -> Tensor:
+        """Return ``[C]``: the mean binary cross-entropy of each class over its present rows."""
         entropy = binary_cross_entropy_with_logits(
-            self.logits, is_positive.to(self.logits.dtype), reduction="none"
+            self.logits, self.positive().to(self.logits.dtype), reduction="none"
         )
-        rows = self.present.sum().clamp(min=1)
-        return torch.where(self.present.unsqueeze(1), entropy, 0.0).sum(dim=0) / rows
+        present = _per_class(self.present)
+        return torch.where(present, entropy, 0.0).sum(dim=0) / self.present_rows().clamp(min=1)
 
 
 class Pool(NamedTuple):
-    """The rows that a step looks at: the batch's first, then the queue's; ``M`` columns."""
+    """The rows that a step looks at: the batch's first, then the queue's; ``M`` columns.
+
+    One-vs-rest, a row is the positive of one class at most, so that positives are named by their
+    column. Multi-label, they are named by their place in ``[C, M]``, flattened: there are as many
+    places for positives as there are scores.
+    """
 
     scores: Tensor  # [C, M], the batch's attached
-    label: Tensor  # [M] int64, the class whose positive a row is, -1 for none
-    present: Tensor  # [M] bool
+    # [M] int64, the class whose positive a row is, -1 for none; multi-label [C, M], own class or -1
+    label: Tensor
+    present: Tensor  # shape of label, bool
     iid: Tensor  # [M] bool
     live: Tensor  # [M] bool, of the batch
     weight: Tensor  # [M]
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row may be a positive of several classes, and absent for others."""
+        return self.label.ndim == 2
+
     def negatives(self) -> Tensor:
         """Return ``[C, M]`` bool: which rows are present and no positive of the class."""
+        if self.multilabel:
+            return self.present & (self.label < 0)
         # All present rows, then one entry a row is changed: cheaper than C comparisons a row.
         everywhere = self.present.repeat(self.scores.shape[0], 1)
         in_own_class = (self.present & (self.label < 0)).unsqueeze(0)
         return everywhere.scatter(0, self.label.clamp(min=0).unsqueeze(0), in_own_class)
 
     def numerator_weight(self, pos_numerator: PosNumerator) -> Tensor:
-        """Return ``[M]``: the weight of a row among the positives of its class, 0 if it is none."""
+        """Return the weight of a row among the positives of its class, 0 if it is none.
+
+        ``[M]``; multi-label ``[C M]``, a weight for each class that a row may be a positive of.
+        """
         counts = self.present & (self.label >= 0)
         if pos_numerator == "live":
             counts = counts & self.live
-        return torch.where(counts, self.weight, 0.0)
+        return torch.where(counts, self.weight, 0.0).reshape(-1)
 
-    def positives(self, columns: Tensor, weight: Tensor) -> Positives:
-        """Return the rows at ``columns``, each with its score in the column of its own class."""
-        class_index = self.label[columns].clamp(min=0)
+    def own_class(self) -> Tensor:
+        """Return the class of each weight of :meth:`numerator_weight`, 0 where that is 0."""
+        return self.label.reshape(-1).clamp(min=0)
+
+    def positives(self, places: Tensor, weight: Tensor) -> Positives:
+        """Return the rows of :meth:`numerator_weight` at ``places``, with their class's score."""
+        class_index = self.own_class()[places]
+        rows = self.live.shape[0]
+        columns = places % rows if self.multilabel else places
         flat = self.scores.reshape(-1)
-        own = flat.gather(0, class_index * self.label.shape[0] + columns)
+        own = flat.gather(0, class_index * rows + columns)
         return Positives(torch.where(weight > 0, own, 0.0), class_index, weight)
 
 
@@ -90,45 +126,68 @@ def make_batch(
         ValueError: shapes, devices or values that do not fit; names the first offenders.
     """
     check_rows(logits, targets, queue, iid_mask, sample_weight)
-    targets = targets.reshape(-1)
+    targets = targets if queue.multilabel else targets.reshape(-1)
     if read_values:
         check_targets(targets, logits.shape[1], config.ignore_index)
     targets = targets.to(torch.int64)
     present = targets != config.ignore_index
     dtype = compute_dtype(logits, queue.scores)
-    ones = torch.ones_like(present)
+    row_present = present.any(dim=1) if queue.multilabel else present
+    ones = torch.ones_like(row_present)
     weight = (ones if sample_weight is None else sample_weight.detach()).to(dtype)
     if read_values and sample_weight is not None:
         check_weights(weight, present)
     return Batch(
         # `where`, not a product: nan in an ignored row must reach neither loss nor gradient.
-        logits=torch.where(present.unsqueeze(1), logits.to(dtype), 0.0),
+        logits=torch.where(_per_class(present), logits.to(dtype), 0.0),
         targets=targets,
         iid=ones if iid_mask is None else iid_mask,
-        weight=torch.where(present, weight, 0.0),
+        weight=torch.where(row_present, weight, 0.0),
         present=present,
     )
+
+
+def _per_class(present: Tensor) -> Tensor:
+    """Return ``[N, C]``, or ``[N, 1]`` where that is the same for all classes."""
+    return present if present.ndim == 2 else present.unsqueeze(1)
 
 
 def make_pool(batch: Batch, queue: QueueState) -> Pool:
     """Return the pool of a batch and the queue's rows."""
     dtype, device = batch.logits.dtype, batch.logits.device
-    if batch.targets.shape[0] + queue.targets.shape[0] == 0:
+    if batch.weight.shape[0] + queue.weight.shape[0] == 0:
         # One empty slot, so that nothing further down meets a dimension of size 0.
-        queue = init_queue(1, batch.logits.shape[1], dtype=dtype, device=device)
-    held = torch.arange(queue.targets.shape[0], device=device) < queue.fill
-    present = torch.cat([batch.present, held])
-    num_classes = batch.logits.shape[1]
-    label = _label(torch.cat([batch.targets, queue.targets]), num_classes)
-    known = present & (label >= 0) & (label < num_classes)
+        num_classes, multilabel = batch.logits.shape[1], batch.multilabel
+        queue = init_queue(1, num_classes, multilabel=multilabel, dtype=dtype, device=device)
+    held = torch.arange(queue.weight.shape[0], device=device) < queue.fill
+    label, present = (_labels_of_entries if batch.multilabel else _labels_of_rows)(
+        batch, queue, held
+    )
     return Pool(
         scores=torch.cat([batch.logits.T, queue.scores.to(dtype)], dim=1),
-        label=torch.where(known, label, -1),
+        label=label,
         present=present,
         iid=torch.cat([batch.iid, queue.iid]),
-        live=torch.cat([torch.ones_like(batch.present), torch.zeros_like(held)]),
+        live=torch.cat([torch.ones_like(batch.iid), torch.zeros_like(held)]),
         weight=torch.cat([batch.weight, queue.weight.to(dtype)]),
     )
+
+
+def _labels_of_rows(batch: Batch, queue: QueueState, held: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``[M]``: the class whose positive a row is, -1 for none; and which are present."""
+    num_classes = batch.logits.shape[1]
+    present = torch.cat([batch.present, held])
+    label = _label(torch.cat([batch.targets, queue.targets]), num_classes)
+    known = present & (label >= 0) & (label < num_classes)
+    return torch.where(known, label, -1), present
+
+
+def _labels_of_entries(batch: Batch, queue: QueueState, held: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``[C, M]``: the class where its positive is, -1 elsewhere; and which are present."""
+    present = torch.cat([batch.present.T, held & (queue.targets >= 0)], dim=1)
+    positive = torch.cat([batch.positive().T, queue.targets == 1], dim=1)
+    classes = torch.arange(batch.logits.shape[1], device=held.device).unsqueeze(1)
+    return torch.where(present & positive, classes, -1), present
 
 
 def _label(targets: Tensor, num_classes: int) -> Tensor:

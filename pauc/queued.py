@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pauc.buffers import QueueBuffers
-from pauc.checks import check_flag, check_int
+from pauc.checks import check_flag, check_int, check_uncapped
 from pauc.config import LossConfig
 from pauc.distributed import check_process_group, count_positives, gather_rows, is_gathering
 from pauc.queue import recommend_queue_size
@@ -30,8 +30,9 @@ class QueuedLoss(QueueBuffers):
 
     Args:
         config: the options of the loss, checked.
-        num_classes, queue_size, update_queue_in_eval, gather_distributed, process_group,
-            validate_args: see :class:`pauc.PAUCAtBudgetLoss`, and there what gathering means.
+        num_classes, multilabel, queue_size, update_queue_in_eval, gather_distributed,
+            process_group, validate_args: see :class:`pauc.PAUCAtBudgetLoss`, and there what
+            gathering means.
     """
 
     config: LossConfig
@@ -41,6 +42,7 @@ class QueuedLoss(QueueBuffers):
         config: LossConfig,
         num_classes: int,
         *,
+        multilabel: bool,
         queue_size: int,
         update_queue_in_eval: bool,
         gather_distributed: bool | None,
@@ -49,6 +51,7 @@ class QueuedLoss(QueueBuffers):
     ) -> None:
         super().__init__()
         check_int("num_classes", num_classes, 1)
+        check_flag("multilabel", multilabel)
         check_int("queue_size", queue_size, 0)
         check_flag("update_queue_in_eval", update_queue_in_eval)
         check_flag("validate_args", validate_args)
@@ -57,8 +60,11 @@ class QueuedLoss(QueueBuffers):
                 f"gather_distributed must be a bool or None, got {gather_distributed!r}"
             )
         check_process_group(process_group)
+        if multilabel:
+            check_uncapped(getattr(config, "max_pool_size", None))  # not an option of every loss
         self.config = config
         self.num_classes = num_classes
+        self.multilabel = multilabel
         self.queue_size = queue_size
         self.update_queue_in_eval = update_queue_in_eval
         self.gather_distributed = gather_distributed
@@ -92,7 +98,9 @@ class QueuedLoss(QueueBuffers):
         side |= {"iid_mask": rows.iid_mask, "sample_weight": rows.sample_weight}
         terms = self._terms(rows.logits, rows.targets, diagnostics, **side)
         if diagnostics:
-            own = count_positives(targets, self.num_classes, self.config.ignore_index)
+            own = count_positives(
+                targets, self.num_classes, self.config.ignore_index, self.multilabel
+            )
             terms.stats["grad_pos_count"] = torch.where(terms.valid, own, 0)
         return terms, rows.logits.shape[0]
 
@@ -249,6 +257,7 @@ class QueuedLoss(QueueBuffers):
 
     def _settings(self, **more: object) -> dict[str, object]:
         return {
+            "multilabel": self.multilabel,
             "queue_size": self.queue_size,
             **self.config._asdict(),
             "update_queue_in_eval": self.update_queue_in_eval,

@@ -148,8 +148,8 @@ class RecallAtQuantileLoss(QueuedLoss):
     is described.
 
     Args:
-        num_classes, queue_size, update_queue_in_eval, gather_distributed, process_group,
-            validate_args: as for :class:`pauc.PAUCAtBudgetLoss`.
+        num_classes, multilabel, queue_size, update_queue_in_eval, gather_distributed,
+            process_group, validate_args: as for :class:`pauc.PAUCAtBudgetLoss`.
         **options: fields of :class:`pauc.RecallAtQuantileConfig`.
 
     Attributes:
@@ -165,6 +165,7 @@ class RecallAtQuantileLoss(QueuedLoss):
         self,
         num_classes: int,
         *,
+        multilabel: bool = False,
         queue_size: int = 1024,
         update_queue_in_eval: bool = False,
         gather_distributed: bool | None = None,
@@ -175,6 +176,7 @@ class RecallAtQuantileLoss(QueuedLoss):
         super().__init__(
             make_recall_config(options),
             num_classes,
+            multilabel=multilabel,
             queue_size=queue_size,
             update_queue_in_eval=update_queue_in_eval,
             gather_distributed=gather_distributed,

@@ -41,7 +41,7 @@ class _Totals(NamedTuple):
     weight: Tensor  # of the numerator positives
     live_weight: Tensor
     poisoned: Tensor  # rows of the batches with a non-finite logit
-    rows: Tensor  # present rows of the batches
+    rows: Tensor  # present rows of the batches, which only multi-label classes differ in
 
 
 class _Sums(NamedTuple):
@@ -118,7 +118,7 @@ def loss_of_shards(
     totals = _totals(pool, batch, config, ranks)
     band = _band(pool, totals, config, ranks)
     positives = _positives(pool, totals, config, read_values)
-    entropy = batch.cross_entropy() * (batch.present.sum() / totals.rows.clamp(min=1))
+    entropy = batch.cross_entropy() * (batch.present_rows() / totals.rows.clamp(min=1))
     valid = (totals.weight > 0) & band.defined
     opposite: _Negatives | _Edges
     if config.surrogate == "trapezoid":
@@ -161,15 +161,15 @@ def _totals(pool: Pool, batch: Batch, config: PAUCConfig, ranks: Ranks) -> _Tota
     num_classes = pool.scores.shape[0]
     negatives = _iid_negatives(pool).sum(dim=-1)
     reference = _reference(pool, config).sum(dim=-1)
-    weight, label = pool.numerator_weight(config.pos_numerator), pool.label.clamp(min=0)
-    live_weight = torch.where(pool.live, weight, 0.0)
+    weight, label = pool.numerator_weight(config.pos_numerator), pool.own_class()
+    live_weight = pool.numerator_weight("live")
     own = _Totals(
         negatives=negatives,
         reference=reference,
         weight=class_sum(weight.double(), label, num_classes),
         live_weight=class_sum(live_weight.double(), label, num_classes),
         poisoned=(~batch.logits.detach().isfinite()).sum(dim=0),
-        rows=batch.present.sum().expand(num_classes),
+        rows=batch.present_rows().expand(num_classes),
     )
     return _Totals(*ranks.sum(torch.stack([part.double() for part in own])).unbind())
 
@@ -310,10 +310,10 @@ def _from_sortable(key: Tensor, dtype: torch.dtype) -> Tensor:
 def _positives(pool: Pool, totals: _Totals, config: PAUCConfig, read_values: bool) -> Positives:
     """Return this rank's numerator positives."""
     weight = pool.numerator_weight(config.pos_numerator)
-    columns = torch.arange(len(weight), device=weight.device)
+    places = torch.arange(len(weight), device=weight.device)
     if read_values:
-        columns = weight.nonzero().squeeze(-1)
-    positives = pool.positives(columns, weight[columns])
+        places = weight.nonzero().squeeze(-1)
+    positives = pool.positives(places, weight[places])
     if config.gradient_scale == "pool":
         return positives
     factor = live_factor(totals.weight, totals.live_weight)[positives.class_index]

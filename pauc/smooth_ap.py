@@ -133,7 +133,7 @@ def _score(rows: Rows, config: SmoothAPConfig) -> Scored:
     among_negatives = _count_above(positives, negatives, negative, width.tau)
     # The sum over positives includes the pair of a positive with itself. It is taken out as it went
     # in, with its gradient, which vanishes only where both sides are scaled alike.
-    itself = pool._replace(scores=peers).positives(rows.columns, positives.weight).scores
+    itself = pool._replace(scores=peers).positives(rows.places, positives.weight).scores
     own_pair = torch.sigmoid((itself - positives.scores) / width.tau[positives.class_index])
     if rows.read_values:
         columns, positive = columns_of(positive, positive.sum(dim=-1))
@@ -190,8 +190,8 @@ class SmoothAPLoss(QueuedLoss):
     described.
 
     Args:
-        num_classes, queue_size, update_queue_in_eval, gather_distributed, process_group,
-            validate_args: as for :class:`pauc.PAUCAtBudgetLoss`.
+        num_classes, multilabel, queue_size, update_queue_in_eval, gather_distributed,
+            process_group, validate_args: as for :class:`pauc.PAUCAtBudgetLoss`.
         **options: fields of :class:`pauc.SmoothAPConfig`.
 
     Attributes:
@@ -207,6 +207,7 @@ class SmoothAPLoss(QueuedLoss):
         self,
         num_classes: int,
         *,
+        multilabel: bool = False,
         queue_size: int = 1024,
         update_queue_in_eval: bool = False,
         gather_distributed: bool | None = None,
@@ -217,6 +218,7 @@ class SmoothAPLoss(QueuedLoss):
         super().__init__(
             make_smooth_ap_config(options),
             num_classes,
+            multilabel=multilabel,
             queue_size=queue_size,
             update_queue_in_eval=update_queue_in_eval,
             gather_distributed=gather_distributed,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pauc.checks import check_uncapped
 from pauc.config import LossConfig, PosNumerator
 from pauc.diagnostics import count_live_positives, where_valid
 from pauc.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
@@ -34,7 +35,7 @@ class Rows(NamedTuple):
     pool: Pool
     batch_rows: int  # the first columns of the pool
     positives: Positives  # whose contributions are averaged
-    columns: Tensor  # [P], where those are in the pool
+    places: Tensor  # [P], where those are in the pool's `numerator_weight`
     sample: Subsample | None  # the rows that enter the surrogate; None: all
     read_values: bool  # size work arrays by what is in them
     diagnostics: bool  # fill `measured`
@@ -87,10 +88,8 @@ def take_step(
     batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, read_values)
     pool = make_pool(batch, queue)
     sample = _sample(pool, queue, max_pool_size)
-    positives, columns, pos_total = _positives(pool, sample, config, read_values)
-    scored = score(
-        Rows(pool, logits.shape[0], positives, columns, sample, read_values, diagnostics)
-    )
+    positives, places, pos_total = _positives(pool, sample, config, read_values)
+    scored = score(Rows(pool, logits.shape[0], positives, places, sample, read_values, diagnostics))
 
     num_classes = logits.shape[1]
     divisor = torch.where(pos_total > 0, pos_total, 1.0)
@@ -127,6 +126,8 @@ def _sample(pool: Pool, queue: QueueState, cap: int | None) -> Subsample | None:
     num_classes, rows = pool.scores.shape
     if cap is None:
         return None
+    if pool.multilabel:
+        check_uncapped(cap)
     if cap < num_classes:
         raise ValueError(
             f"max_pool_size must be at least the number of classes {num_classes}, got {cap}"
@@ -137,32 +138,31 @@ def _sample(pool: Pool, queue: QueueState, cap: int | None) -> Subsample | None:
 def _positives(
     pool: Pool, sample: Subsample | None, config: LossConfig, read_values: bool
 ) -> tuple[Positives, Tensor, Tensor]:
-    """Return the numerator positives, their columns and the weight ``[C]`` before subsampling."""
+    """Return the numerator positives, their places and the weight ``[C]`` before subsampling."""
     num_classes = pool.scores.shape[0]
-    weight = pool.numerator_weight(config.pos_numerator)
-    label = pool.label.clamp(min=0)
-    total = class_sum(weight, label, num_classes)
-    live_total = class_sum(torch.where(pool.live, weight, 0.0), label, num_classes)
+    weight, own_class = pool.numerator_weight(config.pos_numerator), pool.own_class()
+    total = class_sum(weight, own_class, num_classes)
+    live_total = class_sum(pool.numerator_weight("live"), own_class, num_classes)
     if sample is None:
-        columns, weight = _counted(weight, read_values)
+        places, weight = _counted(weight, read_values)
     else:
-        columns = sample.columns
-        weight = weight[columns] * sample.multiplicity
-    positives = pool.positives(columns, weight)
+        places = sample.columns
+        weight = weight[places] * sample.multiplicity
+    positives = pool.positives(places, weight)
     if config.gradient_scale == "live":
         factor = live_factor(total, live_total)[positives.class_index]
         positives = positives._replace(
             scores=scale_gradient(positives.scores, factor.to(weight.dtype))
         )
-    return positives, columns, total
+    return positives, places, total
 
 
 def _counted(weight: Tensor, read_values: bool) -> tuple[Tensor, Tensor]:
-    """Return the columns of positive weight and their weight; all columns if unread."""
+    """Return the places of positive weight and their weight; all places if unread."""
     if not read_values:
         return torch.arange(weight.shape[0], device=weight.device), weight
-    columns = weight.nonzero().squeeze(-1)
-    return columns, weight[columns]
+    places = weight.nonzero().squeeze(-1)
+    return places, weight[places]
 
 
 def columns_of(members: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:

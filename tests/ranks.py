@@ -56,6 +56,15 @@ CASES = {
     "capped": {"max_pool_size": 50, "weighted": True, "num_classes": 3, "gradient_scale": "live"},
     "capped pairwise": {"surrogate": "pairwise", "max_pool_size": 50, "weighted": True},
     "no checks": {"surrogate": "pairwise", "validate_args": False, "weighted": True},
+    "multilabel": {
+        "multilabel": True,
+        "num_classes": 5,
+        "surrogate": "pairwise",
+        "gradient_scale": "live",
+        "bce_weight": 0.2,
+        "weighted": True,
+        "masked": True,
+    },
 }
 # Parts of one size and a queue of whole batches: then the parts of a sharded queue are together
 # the queue of one process.
@@ -168,6 +177,7 @@ def all_checks(rank, folder):
         "odd": odd_rows(rank),
         "half": half(rank),
         "diagnostics": diagnostics(rank),
+        "multilabel diagnostics": diagnostics(rank, multilabel=True),
         "group": subgroup(rank),
     }
 
@@ -206,13 +216,17 @@ def batch(step, options, dtype=torch.float64):
     count = {9: 0, 13: 2}.get(step, int(torch.randint(20, 60, (), generator=g)))
     count = 24 if options.get("even") else count
     features = torch.randn(count, FEATURES, generator=g, dtype=torch.float64)
-    targets = torch.randint(0, max(num_classes, 2), (count,), generator=g)
-    features[:, 0] += targets
-    ignored = torch.rand(count, generator=g) < {7: 0.6, 11: 1.0}.get(step, 0.1)
+    if options.get("multilabel"):
+        targets = (torch.rand(count, num_classes, generator=g) < 0.4).long()
+        features[:, 0] += targets.sum(dim=1)
+    else:
+        targets = torch.randint(0, max(num_classes, 2), (count,), generator=g)
+        features[:, 0] += targets
+    ignored = torch.rand(targets.shape, generator=g) < {7: 0.6, 11: 1.0}.get(step, 0.1)
     ignored &= not options.get("even")
     targets[ignored] = -100
     if step in (EVEN_STEP, 7):  # the ranks' parts have one class, or nothing but rows to ignore
-        order = targets.argsort()
+        order = (targets[:, 0] if targets.ndim == 2 else targets).argsort()
         features, targets = features[order], targets[order]
     rows = {"features": features.to(dtype), "targets": targets}
     iid_mask, weight = torch.rand(count, generator=g) < 0.8, torch.rand(count, generator=g)
@@ -331,12 +345,16 @@ def traffic(rank):
     for name, num_classes, weighted, dtype in (
         *(("binary", 1, False, torch.float32), ("half", 1, False, torch.float16)),
         *(("weighted", 4, True, torch.float32), ("double", 4, True, torch.float64)),
+        *(("multilabel", 3, True, torch.float32), ("multilabel, more", 4, False, torch.float64)),
     ):
-        loss = make_loss({"num_classes": num_classes}, True)
+        multilabel = name.startswith("multilabel")
+        loss = make_loss({"num_classes": num_classes, "multilabel": multilabel}, True)
         logits = torch.randn(count, num_classes, dtype=dtype, requires_grad=True)
         weight = torch.ones(count) if weighted else None
+        targets = torch.arange(count) % 2
+        targets = targets.unsqueeze(1).repeat(1, num_classes) if multilabel else targets
         with Collectives() as collectives:
-            loss(logits, torch.arange(count) % 2, sample_weight=weight).backward()
+            loss(logits, targets, sample_weight=weight).backward()
         found[name] = collectives.calls
     for name, options in {
         "sharded": {},
@@ -379,6 +397,9 @@ def errors(rank):
     shards = make_loss({"num_classes": 3}, True, shard_queue=True)
     found = {
         "shards": refusal(loss=shards, targets=torch.tensor([0, 1, 7 if last else 2, 0])),
+        "multilabel": refusal(
+            {"multilabel": bool(last)}, targets=torch.ones(4, 3) if last else targets
+        ),
         "option": refusal({"beta": 0.31} if last else {}),
         "quantile": refusal(recall),
         "queue_size": refusal({"queue_size": 32} if last else {}),
@@ -431,9 +452,9 @@ def half(rank):
     return found
 
 
-def diagnostics(rank):
+def diagnostics(rank, multilabel=False):
     """Return the stats of a second step and the counts of the targets that this rank brought."""
-    options = {"num_classes": 3, "validate_args": False}
+    options = {"num_classes": 3, "validate_args": False, "multilabel": multilabel}
     alone, gathering = make_loss(options, False), make_loss(options, True)
     for step in (0, 1):
         rows = batch(step, options)
@@ -444,6 +465,8 @@ def diagnostics(rank):
             **own, return_per_class=True, return_diagnostics=True
         )
     counts = [int((own["targets"] == c).sum()) for c in range(3)]
+    if multilabel:
+        counts = (own["targets"] == 1).sum(dim=0).tolist()
     return {"whole": whole, "own": counts, "stats": stats, "valid": valid, "per_class": per_class}
 
 
@@ -503,6 +526,22 @@ SHARDED = {
         "validate_args": False,
         "quantile_interpolation": "lower",
     },
+    "multilabel": {
+        "multilabel": True,
+        "num_classes": 3,
+        "surrogate": "pairwise",
+        "gradient_scale": "live",
+        "bce_weight": 0.5,
+        "weighted": True,
+        "masked": True,
+    },
+    "multilabel, edges": {
+        "multilabel": True,
+        "num_classes": 3,
+        "edge_gradient": "implicit",
+        "budget_basis": "population",
+        "validate_args": False,
+    },
 }
 
 
@@ -534,6 +573,8 @@ def _shard_run(options, rank, dtype):
             int((own["targets"] == c + (module.num_classes == 1)).sum())
             for c in range(module.num_classes)
         ]
+        if module.multilabel:
+            counts = (own["targets"] == 1).sum(dim=0).tolist()
         expected[3]["grad_pos_count"] = torch.where(expected[2], torch.tensor(counts), 0)
         found.append(
             {
@@ -552,14 +593,14 @@ def _union(queue, module):
     fill = int(queue.fill)
     held = {
         "scores": queue.scores[:, :fill],
-        "targets": queue.targets[:fill],
+        "targets": queue.targets[..., :fill],
         "iid": queue.iid[:fill],
         "weight": queue.weight[:fill],
     }
     dist.all_gather_object(parts, held)
     for name in held:
         setattr(module, f"queue_{name}", torch.cat([part[name] for part in parts], dim=-1))
-    module.queue_fill = torch.tensor(len(module.queue_targets))
+    module.queue_fill = torch.tensor(len(module.queue_weight))
     module.queue_cursor = torch.zeros_like(module.queue_fill)
 
 

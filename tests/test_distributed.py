@@ -126,6 +126,8 @@ def test_two_collectives_and_their_bytes(results, world):
         "half": 12 * (4 + 4),
         "weighted": 12 * (4 * 4 + 4 + 4),
         "double": 12 * (4 * 8 + 8 + 4),
+        "multilabel": 12 * (3 * 4 + 4 + 4),  # 3 labels and the iid bit in one word
+        "multilabel, more": 12 * (4 * 8 + 8),
     }
     for result in results(world):
         for name, payload in expected.items():
@@ -146,6 +148,7 @@ def test_ddp_broadcasts_the_queue_unless_told(results, world):
     [
         ("option", "beta: 0.3 on rank {0}, 0.31 on rank {1}"),
         ("quantile", "quantile: 0.3 on rank {0}, 0.31 on rank {1}"),
+        ("multilabel", "multilabel: False on rank {0}, True on rank {1}"),
         ("queue_size", "queue_size: 64 on rank {0}, 32 on rank {1}"),
         ("num_classes", "num_classes: 3 on rank {0}, 4 on rank {1}"),
         ("weights", "sample_weight is given: False on rank {0}, True on rank {1}"),
@@ -210,8 +213,9 @@ def test_precisions(results, world):
 
 
 @worlds
-def test_diagnostics_are_of_all_rows_but_for_the_positives_of_this_rank(results, world):
-    found = [result["diagnostics"] for result in results(world)]
+@pytest.mark.parametrize("kind", ["diagnostics", "multilabel diagnostics"])
+def test_diagnostics_are_of_all_rows_but_for_the_positives_of_this_rank(results, world, kind):
+    found = [result[kind] for result in results(world)]
     for result in found:
         stats = dict(result["stats"])
         assert stats["realised_fpr"].isfinite().all()
