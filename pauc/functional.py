@@ -11,7 +11,7 @@ from torch import Tensor
 from pauc.band import Band, attach_knots, make_band
 from pauc.config import PAUCConfig, PAUCOptions, make_config
 from pauc.diagnostics import diagnose, realised_fpr
-from pauc.pairs import mean_link
+from pauc.pairs import sum_link, sum_link_of_parts
 from pauc.queue import QueueState
 from pauc.step import PAUCTerms, Rows, Scored, columns_of, live_factor, take_step
 from pauc.surrogates import scale_gradient, trapezoid_contributions
@@ -147,7 +147,14 @@ def _pairwise(rows: Rows, band: Band, config: PAUCConfig) -> tuple[Tensor, Tenso
     if factor is not None:
         scores = scale_gradient(scores, factor.to(scores.dtype))
     total = count.clamp(min=1).to(scores.dtype)
-    contribution = mean_link(
-        positives.scores, positives.class_index, scores, counts, total, band.tau, config.link
-    )
-    return contribution, count > 0
+    of_class = positives.class_index
+    if sample is None and not rows.read_values and not pool.multilabel:
+        # All columns, the batch's first; multi-label places are not in that order.
+        live = scores[:, : rows.batch_rows], counts[:, : rows.batch_rows]
+        held = scores[:, rows.batch_rows :], counts[:, rows.batch_rows :]
+        summed = sum_link_of_parts(
+            positives.scores, of_class, rows.batch_rows, live, held, band.tau, config.link
+        )
+    else:
+        summed = sum_link(positives.scores, of_class, scores, counts, band.tau, config.link)
+    return summed / total[of_class], count > 0

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from pauc.carried import pauc_step
 from pauc.checks import check_flag
 from pauc.config import PAUCConfig, PAUCOptions, make_config
 from pauc.distributed import sharded_terms, world_size
-from pauc.functional import pauc_loss_terms
 from pauc.presets import preset_for_budget
+from pauc.queue import Entry, QueueState, write_entry_
 from pauc.queued import QueuedLoss
 from pauc.sharded import check_shardable
 from pauc.step import PAUCTerms
+from pauc.tracking import Carried
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from typing_extensions import Self, Unpack
+
+
+class _Advance(NamedTuple):
+    """What a step does to the queue, where it does not make a new one."""
+
+    before: QueueState
+    entry: Entry
+    carried: Carried
 
 
 class PAUCAtBudgetLoss(QueuedLoss):
@@ -85,6 +97,9 @@ class PAUCAtBudgetLoss(QueuedLoss):
         **options: Unpack[PAUCOptions],
     ) -> None:
         check_flag("shard_queue", shard_queue)
+        # Not buffers, since they are no state: a step without them has the same outcome.
+        self._carried: tuple[list[tuple[weakref.ref[Tensor], int]], Carried] | None = None
+        self._advance: _Advance | None = None
         self.shard_queue = shard_queue  # before the buffers, whose size it decides
         super().__init__(
             make_config(options),
@@ -96,6 +111,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
             process_group=process_group,
             validate_args=validate_args,
         )
+        self._checked = self.config
 
     @classmethod
     def for_budget(
@@ -154,11 +170,38 @@ class PAUCAtBudgetLoss(QueuedLoss):
         return terms_and_rows
 
     def _terms(self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any) -> PAUCTerms:
-        return pauc_loss_terms(
-            logits,
-            targets,
-            self.queue,
-            diagnostics=diagnostics,
-            **side,
-            **self.config._asdict(),
+        queue, carried = self.queue, None
+        if not torch.compiler.is_compiling():
+            if self.config is not self._checked:  # a schedule, or a person, has set another
+                self.config = self._checked = make_config(self.config._asdict())
+            carried = self._carried_on()
+        terms, entry, carried = pauc_step(
+            logits, targets, queue, carried, self.config, diagnostics=diagnostics, **side
         )
+        self._advance = None
+        if entry is not None and carried is not None:
+            self._advance = _Advance(queue, entry, carried)
+        return terms
+
+    def _carried_on(self) -> Carried | None:
+        """Return what the last step knew of the queue's rows, if nobody else has touched them."""
+        if self._carried is None:
+            return None
+        marks, carried = self._carried
+        now = zip(self.queue, marks, strict=True)
+        same = all(tensor is ref() and tensor._version == seen for tensor, (ref, seen) in now)
+        return carried if same else None
+
+    def _store(self, state: QueueState) -> None:
+        """Take over a state; of a step with windows, write only the rows that enter."""
+        advance, self._advance, self._carried = self._advance, None, None
+        if advance is None or state is not advance.before:
+            super()._store(state)
+            return
+        write_entry_(self.queue, advance.entry)
+        if not self.queue_scores.is_inference():
+            marks = [(weakref.ref(tensor), tensor._version) for tensor in self.queue]
+            self._carried = marks, advance.carried
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_carried": None, "_advance": None}

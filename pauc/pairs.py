@@ -48,13 +48,56 @@ def mean_link(
         tau: ``[C]``.
         link: see :class:`pauc.PAUCConfig`.
     """
+    return (
+        sum_link(pos_scores, class_index, negatives, multiplicity, tau, link) / total[class_index]
+    )
+
+
+def sum_link_of_parts(
+    pos_scores: Tensor,
+    class_index: Tensor,
+    num_live: int,
+    live: tuple[Tensor, Tensor],
+    held: tuple[Tensor, Tensor],
+    tau: Tensor,
+    link: Link,
+) -> Tensor:
+    """Return for each positive the sum of the link over its negatives, most of them at rest.
+
+    Pairs without a live row need no gradient; with a long queue they are nearly all.
+
+    Args:
+        pos_scores, class_index, tau, link: as for :func:`mean_link`.
+        num_live: the first positives are live; no gradient reaches the others.
+        live: negatives ``[C, B]`` and their multiplicity.
+        held: further negatives alike, which no gradient reaches.
+    """
+    held = held[0].detach(), held[1]
+    if num_live * held[0].shape[-1] <= _FEW_PAIRS:
+        parts = (
+            (pos_scores[:num_live], class_index[:num_live]),
+            (pos_scores[num_live:].detach(), class_index[num_live:]),
+        )
+        with_held = torch.cat([sum_link(*part, *held, tau, link) for part in parts])
+    else:  # not a matrix for the live and a scan for the others, but one scan for all
+        with_held = sum_link(pos_scores, class_index, *held, tau, link)
+    return with_held + sum_link(pos_scores, class_index, *live, tau, link)
+
+
+def sum_link(
+    pos_scores: Tensor,
+    class_index: Tensor,
+    negatives: Tensor,
+    multiplicity: Tensor,
+    tau: Tensor,
+    link: Link,
+) -> Tensor:
+    """Return for each positive the sum of the link over its negatives; see :func:`mean_link`."""
     pairs = pos_scores.shape[0] * negatives.shape[-1]
     scores = pos_scores.shape[0] + 8 * negatives.numel()
     if pairs <= _FEW_PAIRS + _FEW_PER_SCORE * scores:
-        summed = _matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
-    else:
-        summed = _scan_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
-    return summed / total[class_index]
+        return _matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
+    return _scan_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
 
 
 def count_not_above(ascending: Tensor, queries: Tensor, class_index: Tensor) -> Tensor:
@@ -81,6 +124,8 @@ def _matrix_sum(
     link: Link,
 ) -> Tensor:
     """Return ``[P]``, the sums over negatives from the matrix of pairs ``[P, B]``."""
+    if not (pos_scores.requires_grad or negatives.requires_grad):
+        return _matrix_sum_alone(pos_scores, class_index, negatives, multiplicity, tau, link)
     if negatives.shape[0] == 1:  # broadcasting spares the gather
         rows, counts, width = negatives, multiplicity, tau
     else:
@@ -92,6 +137,25 @@ def _matrix_sum(
         return (u.sigmoid() * counts).sum(dim=-1)
     # logsigmoid and not softplus, which drops the logarithm from 20 on.
     return ((1 + logsigmoid(u) / math.log(2)) * counts).sum(dim=-1)
+
+
+def _matrix_sum_alone(
+    pos_scores: Tensor,
+    class_index: Tensor,
+    negatives: Tensor,
+    multiplicity: Tensor,
+    tau: Tensor,
+    link: Link,
+) -> Tensor:
+    """Return what :func:`_matrix_sum` does where no gradient is wanted, in fewer passes."""
+    if negatives.shape[0] > 1:
+        negatives = negatives.index_select(0, class_index)
+        multiplicity, tau = multiplicity[class_index], tau[class_index]
+    u = (pos_scores.unsqueeze(-1) - negatives).div_(tau.unsqueeze(-1))
+    if link == "sigmoid":
+        return (u.sigmoid_() * multiplicity).sum(dim=-1)
+    summed = (logsigmoid(u) * multiplicity).sum(dim=-1)
+    return multiplicity.sum(dim=-1) + summed / math.log(2)
 
 
 def _scan_sum(
@@ -151,8 +215,10 @@ def _series(sums: Tensor, distance: Tensor, coefficients: list[float]) -> Tensor
 
 def _powers(distance: Tensor) -> Tensor:
     """Return ``exp(-k distance)`` for ``k = 1 ... degree`` as a last dimension."""
-    k = torch.arange(1, _DEGREE + 1, dtype=distance.dtype, device=distance.device)
-    return torch.exp(-k * distance.unsqueeze(-1))
+    powers = torch.exp(-distance).unsqueeze(-1)
+    while powers.shape[-1] < _DEGREE:  # a product is cheaper than an exponential
+        powers = torch.cat([powers, powers * powers[..., -1:]], dim=-1)
+    return powers
 
 
 def _decayed_sums(y: Tensor, values: Tensor, tau: Tensor) -> Tensor:

@@ -129,6 +129,11 @@ def robust_scale(
         raise ValueError('robust_scale(kind="band") needs edges=band_edges(...), got None')
     else:
         upper, lower = edges.t_alpha.to(scores.dtype), edges.t_beta.to(scores.dtype)
+    return dispersion(upper, lower)
+
+
+def dispersion(upper: Tensor, lower: Tensor) -> Tensor:
+    """Return ``upper - lower``, exactly 0 where that is within rounding of the two."""
     spread = upper - lower
     # Relative, so that the verdict is the same for logits of any magnitude.
     rounding = 4 * torch.finfo(spread.dtype).eps * torch.maximum(upper.abs(), lower.abs())
@@ -138,6 +143,18 @@ def robust_scale(
 def masked_top(scores: Tensor, mask: Tensor, k: int) -> Tensor:
     """Return the ``k`` largest masked scores, descending, padded with -inf, detached."""
     return torch.where(mask, scores.detach(), -math.inf).topk(k, dim=-1).values
+
+
+def static_depth(level: float, columns: int) -> int:
+    """Return a depth of at least :func:`top_depth`, one for all levels of a factor of four.
+
+    Where data are not read, depths are part of a compiled graph. So a level that moves from step to
+    step, as in a schedule of the band, meets a handful of graphs.
+    """
+    share = 1.0
+    while share * columns > 16 and level <= share / 4:
+        share /= 4
+    return min(columns, math.floor(share * columns) + 2)
 
 
 def top_depth(level: float, count: int) -> int:
@@ -171,7 +188,7 @@ def _quantiles(
     position = torch.cat([level * last.double() for level in levels], dim=-1)
     above, below = position.floor().long(), position.ceil().long()
 
-    deepest = top_depth(levels[-1], count.most)
+    deepest = _depth(levels[-1], count, scores.shape[-1])
     if deepest <= _SHALLOW * count.most or len(levels) > _FEW_LEVELS:
         values = masked_top(scores, mask, deepest)
         high, low = values.gather(-1, above), values.gather(-1, below)
@@ -186,6 +203,13 @@ def _quantiles(
     return torch.where(count.per_class.unsqueeze(-1) > 0, quantile, math.nan)
 
 
+def _depth(level: float, count: MaskCount, columns: int) -> int:
+    """Return how many of the largest scores reach a level in any class."""
+    if count.least == 0 and count.most == columns:  # nothing is known
+        return static_depth(level, columns)
+    return top_depth(level, count.most)
+
+
 def _select(
     scores: Tensor, mask: Tensor, count: MaskCount, level: float, above: Tensor, below: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -198,8 +222,9 @@ def _select(
         last = (count.per_class.unsqueeze(-1) - 1).clamp(min=0)
         low, high = _select(-scores, mask, count, 1 - level, last - below, last - above)
         return -high, -low
-    depth = top_depth(level, count.most)
-    shallowest = max(0, math.floor(level * (count.least - 1)) - 1)  # 1 for rounding in 1 - level
+    depth, shallowest = _depth(level, count, scores.shape[-1]), 0
+    if count.least > 0:
+        shallowest = max(0, math.floor(level * (count.least - 1)) - 1)  # 1: rounding in 1 - level
     entries = torch.where(mask, scores, -math.inf).topk(depth, dim=-1, sorted=False).values
     ordered = entries.topk(depth - shallowest, dim=-1, largest=False).values  # deepest first
     return ordered.gather(-1, depth - 1 - above), ordered.gather(-1, depth - 1 - below)

@@ -33,6 +33,7 @@ class Rows(NamedTuple):
     """What a score is computed from."""
 
     pool: Pool
+    batch_rows: int  # the first columns of the pool
     positives: Positives  # whose contributions are averaged
     places: Tensor  # [P], where those are in the pool's `numerator_weight`
     sample: Subsample | None  # the rows that enter the surrogate; None: all
@@ -88,7 +89,7 @@ def take_step(
     pool = make_pool(batch, queue)
     sample = _sample(pool, queue, max_pool_size)
     positives, places, pos_total = _positives(pool, sample, config, read_values)
-    scored = score(Rows(pool, positives, places, sample, read_values, diagnostics))
+    scored = score(Rows(pool, logits.shape[0], positives, places, sample, read_values, diagnostics))
 
     num_classes = logits.shape[1]
     divisor = torch.where(pos_total > 0, pos_total, 1.0)
@@ -193,13 +194,18 @@ def reduce_classes(
     attached = (batch.logits * torch.where(poisoned, math.nan, 0.0)).sum(dim=0)
     valid = valid | poisoned
     losses = torch.where(valid, 1 - value, 0.0) + attached
+    return *reduce_losses(losses, valid, config), valid
+
+
+def reduce_losses(losses: Tensor, valid: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """Return the reduced loss and the loss per class, of losses that are 0 where invalid."""
     per_class = torch.where(valid, losses, math.nan)
     if config.reduction == "none":
-        return per_class, per_class, valid
+        return per_class, per_class
     loss = losses.sum()
     if config.reduction == "mean":
         loss = loss / valid.sum().clamp(min=1)
-    return loss, per_class, valid
+    return loss, per_class
 
 
 def reduce_entropy(entropy: Tensor, config: LossConfig) -> Tensor:

@@ -122,8 +122,9 @@ def pairwise_pauc(
 def trapezoid_contributions(positives: Positives, knots: Tensor, tau: Tensor) -> Tensor:
     """Return ``[P]``: each positive's trapezoid of sigmoids, for ``knots`` ``[C, K]``."""
     index = positives.class_index
-    offset = positives.scores.unsqueeze(-1) - knots[index]
-    soft = torch.sigmoid(offset / tau[index].unsqueeze(-1))
+    if knots.shape[0] > 1:  # broadcasting does for one class
+        knots, tau = knots[index], tau[index]
+    soft = torch.sigmoid((positives.scores.unsqueeze(-1) - knots) / tau.unsqueeze(-1))
     ends = (soft[:, 0] + soft[:, -1]) / 2
     return (ends + soft[:, 1:-1].sum(dim=-1)) / (knots.shape[-1] - 1)
 

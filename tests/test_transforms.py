@@ -150,6 +150,25 @@ def test_same_sizes_compile_once_and_a_schedule_of_numbers_does_not_break_the_gr
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
 
 
+def test_a_schedule_of_the_band_meets_a_handful_of_graphs():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(
+        lambda logits, targets, queue, beta: pauc_loss_fn(logits, targets, queue, beta=beta),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    queue = init_queue(600, 1)
+    for step in range(12):
+        logits, targets = batch(1, step)
+        beta = 0.6 * 0.7**step
+        expected, _ = pauc_loss_fn(logits, targets, queue, beta=beta)
+        loss, queue = compiled(logits, targets, queue, beta)
+        assert torch.allclose(loss, expected, atol=1e-6)
+    # One for the first number, and one for each factor of four that the band passes.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 5
+
+
 class NoHostReads(TorchDispatchMode):
     """Fails on operators that make the host wait for data or give shapes that depend on it."""
 

@@ -1,0 +1,122 @@
+"""What a step costs, counted rather than timed: operators, bytes, and what stays alive."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pauc import PAUCAtBudgetLoss
+
+BATCH = 256
+VIEWS = ("view", "as_strided", "expand", "slice", "select", "unsqueeze", "squeeze", "t", "permute")
+
+
+class Work(TorchDispatchMode):
+    """Counts operators that compute, the bytes that they return, and keeps the largest result."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.bytes, self.largest = {}, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name not in VIEWS and not func.is_view:
+            self.calls[name] = self.calls.get(name, 0) + 1
+            given = {id(a) for a in args if isinstance(a, torch.Tensor)}
+            for tensor in result if isinstance(result, (tuple, list)) else [result]:
+                if isinstance(tensor, torch.Tensor) and id(tensor) not in given:
+                    self.bytes += tensor.numel() * tensor.element_size()
+                    self.largest = max(self.largest, tensor.numel())
+        return result
+
+    @property
+    def total(self):
+        return sum(self.calls.values())
+
+
+def batch(classes, g, count=BATCH):
+    logits = torch.randn(count, classes, generator=g)
+    targets = torch.randint(0, max(classes, 2), (count,), generator=g)
+    return logits.requires_grad_(), targets
+
+
+def warm_loss(classes, queue_size, **options):
+    g = torch.Generator().manual_seed(0)
+    loss = PAUCAtBudgetLoss(classes, queue_size=queue_size, beta=0.02, **options)
+    with torch.no_grad():
+        loss(*batch(classes, g, queue_size))
+    for _ in range(3):
+        loss(*batch(classes, g)).backward()
+    return loss, g
+
+
+def work_of_a_step(classes, queue_size, **options):
+    loss, g = warm_loss(classes, queue_size, **options)
+    logits, targets = batch(classes, g)
+    with Work() as work:
+        loss(logits, targets).backward()
+    return work
+
+
+@pytest.mark.parametrize(
+    ("classes", "surrogate", "ceiling"),
+    [(1, "trapezoid", 300), (1, "pairwise", 370), (8, "trapezoid", 310), (8, "pairwise", 390)],
+)
+def test_operators_of_a_step_stay_below_a_ceiling(classes, surrogate, ceiling):
+    work = work_of_a_step(classes, 4096, surrogate=surrogate)
+    assert work.total <= ceiling, dict(sorted(work.calls.items(), key=lambda item: -item[1]))
+
+
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_a_step_with_many_classes_makes_nothing_of_the_size_of_the_pool(surrogate):
+    classes, queue_size = 20, 16_384
+    work = work_of_a_step(classes, queue_size, surrogate=surrogate, pos_numerator="live")
+    pool = classes * (queue_size + BATCH)
+    assert work.largest < pool / 4
+    assert work.bytes < 5 * 4 * pool  # as much as five copies of the scores; a sort makes six
+    assert "sort" not in work.calls
+
+
+def test_a_longer_queue_hardly_costs_more():
+    short, long = (work_of_a_step(4, size, pos_numerator="live") for size in (8192, 65_536))
+    assert long.total <= 700  # a window of that size is searched by interpolation
+    assert long.bytes < 6.5 * short.bytes  # 8 times as many rows; the batch's share stays
+
+
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_the_queue_keeps_nothing_of_the_graph(surrogate):
+    loss, g = warm_loss(3, 2048, surrogate=surrogate, bce_weight=0.1)
+    features = torch.randn(BATCH, 3, generator=g, requires_grad=True)
+    logits = features * 2
+    kept = [weakref.ref(logits), weakref.ref(features)]
+    value = loss(logits, torch.randint(0, 3, (BATCH,), generator=g))
+    value.backward()
+    del features, logits, value
+    gc.collect()
+    assert [ref() for ref in kept] == [None, None]
+    assert not any(tensor.requires_grad for tensor in (*loss.queue, *loss._carried_on().windows))
+
+
+def test_what_the_module_holds_does_not_grow():
+    loss, g = warm_loss(2, 2048)
+
+    def held():
+        carried = loss._carried_on()
+        tensors = [*loss.buffers(), carried.negatives, *carried.windows]
+        return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+    before = held()
+    for _ in range(50):
+        loss(*batch(2, g)).backward()
+    gc.collect()
+    live = sum(type(thing) is torch.Tensor for thing in gc.get_objects())
+    for _ in range(50):
+        loss(*batch(2, g)).backward()
+    gc.collect()
+    assert held() == before
+    assert sum(type(thing) is torch.Tensor for thing in gc.get_objects()) <= live
