@@ -257,8 +257,8 @@ class QueuedLoss(QueueBuffers):
 
     def _settings(self, **more: object) -> dict[str, object]:
         return {
-            "multilabel": self.multilabel,
             "queue_size": self.queue_size,
+            "multilabel": self.multilabel,
             **self.config._asdict(),
             "update_queue_in_eval": self.update_queue_in_eval,
             **more,
