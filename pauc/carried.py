@@ -76,9 +76,14 @@ def pauc_step(
 
 
 def _windows_serve(logits: Tensor, queue: QueueState, config: PAUCConfig) -> bool:
-    """Return whether windows serve a loss with these settings, and a batch of this size."""
+    """Return whether windows serve a loss with these settings, and a batch of this size.
+
+    Nothing has been checked yet: what is no batch is for the other path to refuse.
+    """
     return (
-        logits.device.type == "cpu"  # elsewhere the host would wait a dozen times a step
+        isinstance(logits, Tensor)
+        and logits.ndim == 2
+        and logits.device.type == "cpu"  # elsewhere the host would wait a dozen times a step
         and logits.is_floating_point()
         and compute_dtype(logits) == queue.scores.dtype
         and not queue.multilabel
