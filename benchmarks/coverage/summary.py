@@ -33,6 +33,7 @@ SETS = {
     "kdd2004": "KDD 2004",
     "fars": "FARS",
 }
+SEEDS = 5  # of a whole cell
 Cells = Mapping[str, Mapping[str, tuple[Estimate, Estimate | None]]]
 
 
@@ -70,7 +71,12 @@ def _cell(cell: tuple[Estimate, Estimate | None] | None) -> str:
     if cell is None:
         return "not run"
     mean, gain = cell
-    return f"{mean.mean:.3f}" + (f" ({gain.signed})" if gain is not None else "")
+    few = f", {mean.n} seed" + "s" * (mean.n > 1) if mean.n < SEEDS else ""
+    if gain is None:
+        return f"{mean.mean:.3f}{few}"
+    # An interval of one seed is none.
+    shown = gain.signed if gain.n > 1 else f"{gain.mean:+.3f}"
+    return f"{mean.mean:.3f} ({shown}{few})"
 
 
 def draw_summary(groups: Sequence[Group], path: Path) -> None:
