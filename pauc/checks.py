@@ -121,16 +121,6 @@ def _kind(name: str, queue: QueueState) -> str:
     return f" and multilabel={queue.multilabel}" if name == "targets" else ""
 
 
-def check_uncapped(max_pool_size: int | None) -> None:
-    """Raise if multi-label rows are to be capped."""
-    if max_pool_size is not None:
-        raise ValueError(
-            "multilabel=True takes no max_pool_size, since a row may be a positive of one class "
-            "and a negative of another, which no draw by target does justice to; "
-            f"got max_pool_size={max_pool_size}"
-        )
-
-
 def check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:
     """Raise unless every target is ``ignore_index`` or a class index; 0 or 1 if ``[N, C]``."""
     largest = 1 if targets.ndim == 2 else max(num_classes - 1, 1)

@@ -39,7 +39,8 @@ class PAUCConfig(NamedTuple):
             invalid.
         ignore_index: target of rows that are to be treated as absent.
         quantile_interpolation: between order statistics, as in :func:`torch.quantile`.
-        max_pool_size: cap on the rows that enter the surrogate; edges and scale always see all.
+        max_pool_size: cap on the rows that enter the surrogate (multi-label: on those of the
+            negatives, and on the positives of all classes); edges and scale always see all.
         link: pairwise only. ``"sigmoid"`` scores a pair ``sigmoid(u)`` with
             ``u = (s_i - s_j) / tau``; ``"logistic"`` scores it ``1 - softplus(-u) / log 2``, a
             lower bound of the 0-1 score that does not saturate when a positive trails.

@@ -40,7 +40,6 @@ class PAUCAtBudgetLoss(QueuedLoss):
     Args:
         num_classes: columns of the logits; 1 is binary.
         multilabel: targets are ``[N, C]`` of 0, 1 and ``ignore_index``, each class with its own.
-            Not with ``max_pool_size``.
         queue_size: rows to remember; 0 disables the queue.
         update_queue_in_eval: let rows enter in ``eval()`` too.
         gather_distributed: compute the loss of all ranks' rows, with one queue on all ranks; see

@@ -104,10 +104,15 @@ class Pool(NamedTuple):
 
 
 class Subsample(NamedTuple):
-    """Columns of the pool that enter the surrogate, and how many rows each stands for."""
+    """What of the pool enters the surrogate, and how many rows or places each stands for.
 
-    columns: Tensor  # [K] int64
-    multiplicity: Tensor  # [K], the inverse of the chance to be kept; 0 is padding
+    A multiplicity is the inverse of the chance to be kept; 0 is padding.
+    """
+
+    columns: Tensor  # [K] int64, of the negatives
+    multiplicity: Tensor  # [K]
+    places: Tensor  # [L] int64, of the positives, in the pool's `numerator_weight`
+    place_multiplicity: Tensor  # [L]
 
 
 def make_batch(
@@ -204,29 +209,46 @@ def subsample(pool: Pool, max_pool_size: int, step: Tensor) -> Subsample:
     each times its multiplicity, are unbiased (Horvitz and Thompson, 1952), and since targets are
     drawn independently, so are sums over pairs of a positive and a negative.
 
+    Multi-label, a row has many targets. Then that many columns are drawn for the negatives, each
+    with the same chance, and independently as many places of positives, with a quota a class.
+
     The draw is a hash of ``step`` and the column, not a global generator: the same state gives the
     same draw, on any device and on every rank.
     """
-    num_strata = max(pool.scores.shape[0], 2)
     dtype = pool.scores.dtype
+    if pool.multilabel:
+        rows = torch.where(pool.present.any(dim=0), 0, 1)  # absent rows sort last
+        positive = torch.where(pool.label >= 0, pool.label, pool.label.shape[0]).reshape(-1)
+        drawn = _draw(rows, 1, max_pool_size, 2 * step, dtype)
+        places = _draw(positive, pool.label.shape[0], max_pool_size, 2 * step + 1, dtype)
+        return Subsample(*drawn, *places)
+    num_strata = max(pool.scores.shape[0], 2)
     stratum = torch.where(pool.label >= 0, pool.label, num_strata - 1)  # binary: 1 is negative
-    stratum = torch.where(pool.present, stratum, num_strata)  # absent rows sort last
+    stratum = torch.where(pool.present, stratum, num_strata)
+    drawn = _draw(stratum, num_strata, max_pool_size, step, dtype)
+    return Subsample(*drawn, *drawn)
+
+
+def _draw(
+    stratum: Tensor, num_strata: int, count: int, key: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return at most ``count`` of the entries below ``num_strata``, and their multiplicity."""
+    count = min(count, stratum.shape[0])
     sizes = torch.zeros(num_strata + 1, dtype=torch.int64, device=stratum.device)
     sizes = sizes.index_add(0, stratum, torch.ones_like(stratum))
     sizes = torch.where(torch.arange(num_strata + 1, device=sizes.device) < num_strata, sizes, 0)
-    kept = _allocate(sizes, max_pool_size)
+    kept = _allocate(sizes, count)
 
-    shuffled = _hash(step, pool.label.shape[0], pool.label.device).argsort()
+    shuffled = _hash(key, stratum.shape[0], stratum.device).argsort()
     order = shuffled[stratum[shuffled].argsort(stable=True)]
     ordered = stratum[order]
     start = sizes.cumsum(0) - sizes
     rank = torch.arange(order.shape[0], device=order.device) - start[ordered]
     chosen = rank < kept[ordered]
-    # Chosen rows first, in a static number of places.
-    places = (~chosen).to(torch.uint8).argsort(stable=True)[:max_pool_size]
-    columns = order[places]
+    # Chosen entries first, in a static number of places.
+    first = (~chosen).to(torch.uint8).argsort(stable=True)[:count]
     multiplicity = sizes.to(dtype) / kept.clamp(min=1).to(dtype)
-    return Subsample(columns, torch.where(chosen[places], multiplicity[ordered[places]], 0.0))
+    return order[first], torch.where(chosen[first], multiplicity[ordered[first]], 0.0)
 
 
 def _allocate(sizes: Tensor, places: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pauc.buffers import QueueBuffers
-from pauc.checks import check_flag, check_int, check_uncapped
+from pauc.checks import check_flag, check_int
 from pauc.config import LossConfig
 from pauc.distributed import check_process_group, count_positives, gather_rows, is_gathering
 from pauc.queue import recommend_queue_size
@@ -60,8 +60,6 @@ class QueuedLoss(QueueBuffers):
                 f"gather_distributed must be a bool or None, got {gather_distributed!r}"
             )
         check_process_group(process_group)
-        if multilabel:
-            check_uncapped(getattr(config, "max_pool_size", None))  # not an option of every loss
         self.config = config
         self.num_classes = num_classes
         self.multilabel = multilabel

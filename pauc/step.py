@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pauc.checks import check_uncapped
 from pauc.config import LossConfig, PosNumerator
 from pauc.diagnostics import count_live_positives, where_valid
 from pauc.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
@@ -126,8 +125,6 @@ def _sample(pool: Pool, queue: QueueState, cap: int | None) -> Subsample | None:
     num_classes, rows = pool.scores.shape
     if cap is None:
         return None
-    if pool.multilabel:
-        check_uncapped(cap)
     if cap < num_classes:
         raise ValueError(
             f"max_pool_size must be at least the number of classes {num_classes}, got {cap}"
@@ -146,8 +143,8 @@ def _positives(
     if sample is None:
         places, weight = _counted(weight, read_values)
     else:
-        places = sample.columns
-        weight = weight[places] * sample.multiplicity
+        places = sample.places
+        weight = weight[places] * sample.place_multiplicity
     positives = pool.positives(places, weight)
     if config.gradient_scale == "live":
         factor = live_factor(total, live_total)[positives.class_index]

@@ -644,12 +644,6 @@ def test_multilabel_targets_without_being_told():
 
 
 def test_refused_arguments():
-    with pytest.raises(ValueError, match=r"multilabel=True takes no max_pool_size.*got .*=50"):
-        PAUCAtBudgetLoss(3, multilabel=True, max_pool_size=50)
-    with pytest.raises(ValueError, match="multilabel=True takes no max_pool_size"):
-        RecallAtQuantileLoss(3, multilabel=True, max_pool_size=50)
-    with pytest.raises(ValueError, match="multilabel=True takes no max_pool_size"):
-        pauc_loss_fn(X, Y, init_queue(9, 3, multilabel=True), max_pool_size=50)
     for make in (PAUCAtBudgetLoss, RecallAtQuantileLoss, SmoothAPLoss):
         with pytest.raises(TypeError, match="multilabel must be a bool, got 1"):
             make(3, multilabel=1)

@@ -58,7 +58,7 @@ def test_every_row_of_a_target_has_the_same_chance():
         assert ((rows / draws - chance).abs() < 5 * error).all()
 
 
-@pytest.mark.parametrize("num_classes", [1, 3])
+@pytest.mark.parametrize(("num_classes", "multilabel"), [(1, False), (3, False), (3, True)])
 @pytest.mark.parametrize(
     "options",
     [
@@ -69,18 +69,21 @@ def test_every_row_of_a_target_has_the_same_chance():
     ],
     ids=str,
 )
-def test_the_capped_loss_is_an_unbiased_estimate(options, num_classes):
+def test_the_capped_loss_is_an_unbiased_estimate(options, num_classes, multilabel):
     g = torch.Generator().manual_seed(0)
     count, draws = 120, 600
     targets = (torch.rand(count, generator=g) < 0.25).long()
     if num_classes == 3:
         targets = torch.randint(0, 3, (count,), generator=g)
+    if multilabel:  # classes overlap, and a fifth has no label
+        targets = (torch.rand(count, 3, generator=g) < 0.25).long()
+        targets[torch.rand(count, 3, generator=g) < 0.2] = -100
     logits = torch.randn(count, num_classes, generator=g, dtype=torch.float64)
     weight = torch.rand(count, generator=g, dtype=torch.float64)
     options = {"beta": 0.3, "temperature": 0.5, **options}
 
     held = enqueue(
-        init_queue(50, num_classes, dtype=torch.float64),
+        init_queue(50, num_classes, multilabel=multilabel, dtype=torch.float64),
         logits[70:],
         targets[70:],
         sample_weight=weight[70:],
@@ -100,6 +103,30 @@ def test_the_capped_loss_is_an_unbiased_estimate(options, num_classes):
     error = capped.std(dim=0) / draws**0.5
     assert error[0] > 0
     assert ((capped.mean(dim=0) - expected).abs() <= 5 * error + 1e-12).all()
+
+
+def test_a_multilabel_draw_keeps_a_quota_of_each_class_and_only_what_is_there():
+    g = torch.Generator().manual_seed(0)
+    label = torch.full((3, 200), -1)
+    label[0, :150], label[1, 100:110], label[2, 105] = 0, 1, 2
+    present = torch.rand(3, 200, generator=g) < 0.9
+    label[~present] = -1
+    flags = torch.ones(200, dtype=torch.bool)
+    pool = Pool(torch.randn(3, 200), label, present, flags, flags, torch.ones(200))
+    for step in range(20):
+        sample = subsample(pool, 30, torch.tensor(step))
+        rows = sample.columns[sample.multiplicity > 0]
+        assert len(set(rows.tolist())) == len(rows) == 30
+        assert sample.multiplicity.sum().item() == pytest.approx(present.any(0).sum().item())
+        places = sample.places[sample.place_multiplicity > 0]
+        assert len(set(places.tolist())) == len(places) <= 30
+        kept = label.flatten()[places]
+        assert (kept >= 0).all()
+        for c in range(3):
+            size = int((label[c] == c).sum())
+            assert (kept == c).sum() >= min(size, 5)
+            stands_for = sample.place_multiplicity[sample.place_multiplicity > 0][kept == c].sum()
+            assert stands_for.item() == pytest.approx(size, rel=1e-5)
 
 
 def test_edges_and_scale_see_the_full_pool():
