@@ -32,7 +32,7 @@ from pauc.step import PAUCTerms
 from pauc.surrogates import pairwise_pauc, trapezoid_pauc
 from pauc.thresholds import OperatingPoint, select_threshold
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "BandEdges",
