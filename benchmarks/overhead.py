@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from _memory import keep_freed_memory
 from _report import Table, describe, machine_facts
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from pauc import PAUCAtBudgetLoss
 
@@ -119,6 +120,7 @@ def measure(setting: Setting, seconds: float, clock: Callable[[], float]) -> dic
     times: dict[str, list[float]] = {name: [] for name in steps}
     warm = -(-setting.queue // setting.batch) + 3  # until the queue is full
     taken, deadline = 0, float("inf")
+    bar = tqdm(desc=setting.name, unit=" batches", leave=False, disable=None)
     while time.perf_counter() < deadline:
         batch = draw(setting, generator)
         for name, step in steps.items():
@@ -127,8 +129,10 @@ def measure(setting: Setting, seconds: float, clock: Callable[[], float]) -> dic
             if taken >= warm:
                 times[name].append((clock() - start) * 1e3)
         taken += 1
+        bar.update()
         if taken == warm:
             deadline = time.perf_counter() + seconds
+    bar.close()
     return {name: median(each) for name, each in times.items()}
 
 
