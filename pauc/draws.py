@@ -19,6 +19,7 @@ class Draws:
 
     Attributes:
         n_rows, n_positives: how many rows there are to draw from.
+        n_classes, smallest_class: how many classes have positives, and the fewest that one has.
     """
 
     def __init__(self, targets: Tensor, present: Tensor, num_classes: int, seed: int) -> None:
@@ -30,6 +31,8 @@ class Draws:
         self._sizes = sizes[sizes > 0]  # of the classes that have rows
         self._starts = self._sizes.cumsum(0) - self._sizes
         self.n_rows, self.n_positives = len(self._rows), len(rows)
+        self.n_classes = len(self._sizes)
+        self.smallest_class = int(self._sizes.min()) if self.n_classes else 0
 
         self._free = torch.Generator().manual_seed(seed)
         # The permutation has a generator of its own: its state before the shuffle stands for the

@@ -119,21 +119,24 @@ class PAUCAtBudgetLoss(QueuedLoss):
         *,
         batch_size: int,
         positive_rate: float,
+        iid_share: float = 1.0,
         num_classes: int = 1,
         **overrides: Any,
     ) -> Self:
         """Return the loss that needs no tuning and no warm-up; `print` shows what was chosen.
 
         Args:
-            budget, batch_size, positive_rate: see :func:`pauc.presets.preset_for_budget`, which
-                says what follows from them and why.
+            budget, batch_size, positive_rate, iid_share: see
+                :func:`pauc.presets.preset_for_budget`, which says what follows from them and why.
             num_classes: columns of the logits; 1 is binary.
             **overrides: arguments of the class, in place of what the preset chose.
 
         Raises:
             TypeError, ValueError: a bad argument, named with what was expected and what came.
         """
-        preset = preset_for_budget(budget, batch_size=batch_size, positive_rate=positive_rate)
+        preset = preset_for_budget(
+            budget, batch_size=batch_size, positive_rate=positive_rate, iid_share=iid_share
+        )
         chosen: dict[str, Any] = {"queue_size": preset.queue_size, **preset.options, **overrides}
         return cls(num_classes, **chosen)
 

@@ -14,8 +14,8 @@ from pauc.queue import recommend_queue_size
 _LIVE_NEGATIVES = 50
 # A band wider than this trains the middle of the curve and not its start.
 _WIDEST_BAND = 0.1
-# Positives in the pool, to set against a negative of the batch.
-_POOL_POSITIVES = 50
+# Positives to set against a negative of the batch: of the batch alone, or of the pool.
+_POSITIVES = 50
 _LONGEST_QUEUE = 65_536
 
 
@@ -31,7 +31,9 @@ class BudgetPreset(NamedTuple):
     options: PAUCOptions
 
 
-def preset_for_budget(budget: float, *, batch_size: int, positive_rate: float) -> BudgetPreset:
+def preset_for_budget(
+    budget: float, *, batch_size: int, positive_rate: float, iid_share: float = 1.0
+) -> BudgetPreset:
     """Return the training recipe for a budget of false alarms.
 
     BCE with a small weight holds scale and bulk of the scores; logistic pairs work on their top,
@@ -39,14 +41,18 @@ def preset_for_budget(budget: float, *, batch_size: int, positive_rate: float) -
 
     - The band goes from 0 to the budget, or further, until 50 negatives of a batch lie in it: with
       fewer the gradient is mostly noise. At most to an FPR of 0.1.
-    - The queue is so long that 100 of its negatives lie in the band
-      (:func:`pauc.recommend_queue_size`) and that it has 50 positives; at most 65,536 rows.
+    - The queue is so long that 100 of its iid negatives lie in the band
+      (:func:`pauc.recommend_queue_size`); at most 65,536 rows.
+    - Batches with 50 positives do without those of the queue (``pos_numerator="live"``), which are
+      out of date. With fewer, the queue is so long that it has 50.
 
     Args:
         budget: the false-positive rate to train for, a fraction in (0, 1].
         batch_size: rows that the loss sees in a step, of all ranks together.
-        positive_rate: share of positives among the rows, in (0, 1); with several classes, that of
-            the rarest that matters.
+        positive_rate: share of positives among the rows of a batch, in (0, 1); with several
+            classes, that of the rarest that matters.
+        iid_share: share of iid rows in a batch, in (0, 1]; :attr:`pauc.BandSampler.iid_share`, as
+            ``positive_rate`` is then :attr:`pauc.BandSampler.positive_rate`.
 
     Raises:
         TypeError, ValueError: a bad argument, named with what was expected and what came.
@@ -58,16 +64,22 @@ def preset_for_budget(budget: float, *, batch_size: int, positive_rate: float) -
     check_real("positive_rate", positive_rate)
     if not 0 < positive_rate < 1:
         raise ValueError(f"positive_rate must be a fraction in (0, 1), got {positive_rate!r}")
+    check_real("iid_share", iid_share)
+    if not 0 < iid_share <= 1:
+        raise ValueError(f"iid_share must be a fraction in (0, 1], got {iid_share!r}")
     beta = max(budget, min(_LIVE_NEGATIVES / batch_size, _WIDEST_BAND))
-    rows = max(
-        recommend_queue_size(beta, positive_rate=positive_rate),
-        math.ceil(_POOL_POSITIVES / positive_rate),
-    )
+    # At least so many rows are iid negatives; more, where positives were added to the batch.
+    reference_share = iid_share * (1 - positive_rate)
+    rows = recommend_queue_size(beta, positive_rate=1 - reference_share)
+    enough = batch_size * positive_rate >= _POSITIVES
+    if not enough:
+        rows = max(rows, math.ceil(_POSITIVES / positive_rate))
     options: PAUCOptions = {
         "beta": beta,
         "surrogate": "pairwise",
         "link": "logistic",
         "gradient_scale": "live",
+        "pos_numerator": "live" if enough else "pool",
         "tau_scale": "unit",
         "temperature": 1.0,
         "bce_weight": 0.1,

@@ -70,6 +70,9 @@ class BandSampler(Sampler[list[int]]):
 
     Attributes:
         iid_mask: ``[batch_size]`` bool on the CPU, for every batch.
+        iid_share: of the rows of a batch, after rounding.
+        positive_rate: share of positives that a batch has on average, not counting those of other
+            classes that are drawn as hard negatives; with several classes, that of the rarest.
 
     Raises:
         TypeError, ValueError: a bad argument, named with what was expected and what came.
@@ -106,10 +109,12 @@ class BandSampler(Sampler[list[int]]):
         # A batch's layout never changes, and neither workers nor collation reorder rows. So one
         # constant mask is right for each batch, however many were prefetched meanwhile.
         self.iid_mask = torch.arange(batch_size) < self._n_iid
+        self.iid_share = self._n_iid / batch_size
 
         present = self._targets != ignore_index
         self._draws = Draws(self._targets, present, num_classes, seed)
         negative = present & (self._targets == 0) if num_classes == 1 else present
+        self.positive_rate = self._positive_rate()
         self._hard = HardSet(negative, hard_fraction)
         self._check_parts(iid_share)
         if num_batches is None:
@@ -271,6 +276,11 @@ class BandSampler(Sampler[list[int]]):
             return scores[:, 0]
         own = targets.clamp(0, self.num_classes - 1).unsqueeze(1)
         return scores.scatter(1, own, -torch.inf).amax(1)
+
+    def _positive_rate(self) -> float:
+        share = self._draws.smallest_class / max(self._draws.n_rows, 1)
+        added = self._n_positive / max(self._draws.n_classes, 1)
+        return (self._n_iid * share + added) / self.batch_size
 
     def _ahead(self, consumed: int) -> int:
         """Return how many drawn batches training has not seen."""

@@ -112,8 +112,7 @@ _ARMS = [
     ),
     Arm("pauc logistic, iqr, sampler", "pauc", LOGISTIC, BAND, "banded"),
     Arm("BCE, sampler", "bce", {}, DECAY, "banded"),
-    # A batch of the sampler has positives enough of its own; those of the queue only cost time.
-    Arm("pauc preset, sampler", "preset", {"pos_numerator": "live"}, FPR_BAND, "banded"),
+    Arm("pauc preset, sampler", "preset", {}, FPR_BAND, "banded"),
     Arm(
         "pauc logistic, unit, BCE 1, band x4, sampler",
         "pauc",

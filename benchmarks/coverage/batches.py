@@ -16,6 +16,9 @@ class Drawn(NamedTuple):
 
 
 class Batching(Protocol):
+    iid_share: float  # of the rows of a batch
+    positive_rate: float  # of a batch, on average
+
     def epoch(self) -> Iterator[Drawn]: ...
 
     def seen(self, rows: Tensor, logits: Tensor) -> None:
@@ -27,6 +30,7 @@ class Shuffled:
 
     def __init__(self, targets: Tensor, batch_size: int, seed: int) -> None:  # noqa: ARG002
         self.n_rows, self.batch_size = len(targets), batch_size
+        self.iid_share, self.positive_rate = 1.0, targets.double().mean().item()
 
     def epoch(self) -> Iterator[Drawn]:
         for rows in torch.randperm(self.n_rows).split(self.batch_size):  # type: ignore[no-untyped-call]
@@ -44,6 +48,8 @@ class Banded:
 
         steps = steps_per_epoch(len(targets), batch_size)
         self.sampler = BandSampler(targets, batch_size, num_batches=steps, seed=seed)
+        self.iid_share = self.sampler.iid_share
+        self.positive_rate = self.sampler.positive_rate
 
     def epoch(self) -> Iterator[Drawn]:
         for rows in self.sampler:

@@ -25,6 +25,8 @@ class Task(NamedTuple):
     steps: int  # of the whole training
     budget: float  # as FPR
     queue_size: int
+    positive_rate: float  # of the batches
+    iid_share: float  # of the batches
 
 
 class Step(NamedTuple):
@@ -93,11 +95,12 @@ def pauc(task: Task, *, band: float = 1.0, band_from: float = 0.0, **options: An
 
 
 def preset(task: Task, **overrides: Any) -> Objective:
-    """What a person gets who knows the budget, the batch and the positive rate."""
+    """What a person gets who knows the budget and what is in a batch."""
     module = PAUCAtBudgetLoss.for_budget(
         task.budget,
         batch_size=task.batch_size,
-        positive_rate=task.n_positives / task.n_rows,
+        positive_rate=task.positive_rate,
+        iid_share=task.iid_share,
         **overrides,
     )
     return lambda step: module(step.logits, step.targets, iid_mask=step.iid)

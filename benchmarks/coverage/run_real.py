@@ -1,7 +1,8 @@
 """The real part: every arm gets the same number of tuning trials, chosen on validation rows.
 
 A trial draws a learning rate, a weight decay (both the same for all arms) and a value of the arm's
-own parameter. The first trial is what is documented. Test rows are scored in the final runs only.
+own parameter. The first trial is what is documented. Every run keeps its best epoch, by TPR at the
+budget on validation rows. Test rows are scored in the final runs only.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def tuned(
 def _run(trial: Trial, name: str, seed: int, study: str) -> Run:
     return make_run(
         trial.arm,
-        {"set": name},
+        {"set": name, "epoch": "best on validation rows"},
         trial.training,
         seed=seed,
         budget_bps=BUDGET_BPS,
@@ -83,7 +84,7 @@ def run_one(run: Run, store: Store) -> Record:
     if found is not None:
         return found
     data = _split(run.data["set"], run.seed)
-    model, facts = fit(run, data.train)
+    model, facts = fit(run, data.train, data.validation)
     parts = ("validation",) if run.study == "tuning" else ("validation", "test")
     measured: dict[str, Any] = {}
     for part in parts:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,14 @@ from .losses import LOSSES, Step, Task
 
 BUDGETS_BPS = (100, 50, 10)  # every run is measured at all of them
 EVAL_ROWS = 65_536
+
+
+class Best(NamedTuple):
+    """The epoch to keep."""
+
+    tpr: float
+    epoch: int  # from 1
+    weights: dict[str, Any]
 
 
 class Part(Protocol):
@@ -77,13 +86,17 @@ def make_run(
     )  # fmt: skip
 
 
-def fit(run: Run, train: Part) -> tuple[nn.Module, dict[str, Any]]:
-    """The trained model, and what there is to say of its training."""
+def fit(run: Run, train: Part, validation: Part | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """The trained model, and what there is to say of its training.
+
+    With validation rows, the model is that of the epoch with the best TPR at the budget on them.
+    """
     torch.manual_seed(run.seed)
     training = run.training
     model = mlp(train.features.shape[1], training.widths)
     steps = training.epochs * steps_per_epoch(len(train.targets), training.batch_size)
     positives = int(train.targets.sum())
+    batching = BATCHINGS[run.batching](train.targets, training.batch_size, run.seed)
     task = Task(
         len(train.targets),
         positives,
@@ -91,9 +104,10 @@ def fit(run: Run, train: Part) -> tuple[nn.Module, dict[str, Any]]:
         steps,
         run.budget_bps / 1e4,
         run.queue_size,
+        batching.positive_rate,
+        batching.iid_share,
     )
     objective = LOSSES[run.loss](task, **run.params)
-    batching = BATCHINGS[run.batching](train.targets, training.batch_size, run.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.lr, weight_decay=training.weight_decay
     )
@@ -102,8 +116,9 @@ def fit(run: Run, train: Part) -> tuple[nn.Module, dict[str, Any]]:
     )
 
     started, number = time.process_time(), 0
+    best = Best(-1.0, 0, {})
     with tqdm(total=steps, desc=f"{run.arm} seed {run.seed}", leave=False, disable=None) as bar:
-        for _ in range(training.epochs):
+        for epoch in range(training.epochs):
             scores, targets = [], []
             for rows, iid in batching.epoch():
                 y = train.targets[rows]
@@ -116,8 +131,16 @@ def fit(run: Run, train: Part) -> tuple[nn.Module, dict[str, Any]]:
                 number += 1
                 bar.update()
             caught = tpr_on(torch.cat(scores), torch.cat(targets), task.budget)
+            if validation is not None:
+                held_out = score(model, validation.features)
+                reached = tpr_on(held_out, validation.targets, task.budget)
+                if reached > best.tpr:  # a tie goes to the earlier epoch
+                    best = Best(reached, epoch + 1, copy.deepcopy(model.state_dict()))
             bar.set_postfix_str(f"loss {value:.3g}, TPR at budget {caught:.3f} (training rows)")
+    if validation is not None:
+        model.load_state_dict(best.weights)
     facts: dict[str, Any] = {"steps": number, "last_loss": value, "training_tpr": caught}
+    facts["kept_epoch"] = best.epoch or training.epochs
     facts["cpu_seconds"] = round(time.process_time() - started, 1)
     facts["versions"] = {"torch": torch.__version__, "pauc": pauc.__version__}
     return model, facts
