@@ -50,15 +50,16 @@ def bce(logits: Tensor, targets: Tensor, iid_mask: Tensor | None) -> Tensor:  # 
 
 
 def recipes(targets: Tensor, *, defaults: bool) -> dict[str, Loss]:
-    def preset(**overrides: str) -> Loss:
-        rate = targets.float().mean().item()
-        return PAUCAtBudgetLoss.for_budget(
-            BUDGET, batch_size=BATCH_SIZE, positive_rate=rate, **overrides
-        )
+    def preset(**batch: float) -> Loss:
+        return PAUCAtBudgetLoss.for_budget(BUDGET, batch_size=BATCH_SIZE, **batch)
 
-    found: dict[str, Loss] = {"BCE": bce, "preset": preset(), "BCE, BandSampler": bce}
-    # The sampler's batches have positives enough of their own; those of the queue only cost time.
-    found["preset, BandSampler"] = preset(pos_numerator="live")
+    dense = BandSampler(targets, BATCH_SIZE)
+    found: dict[str, Loss] = {
+        "BCE": bce,
+        "preset": preset(positive_rate=targets.float().mean().item()),
+        "BCE, BandSampler": bce,
+        "preset, BandSampler": preset(positive_rate=dense.positive_rate, iid_share=dense.iid_share),
+    }
     if defaults:
         found["defaults, alone"] = PAUCAtBudgetLoss(1, beta=BUDGET)
     return found

@@ -18,9 +18,14 @@ batch_sizes = st.integers(1, 1_000_000)
 rates = st.floats(1e-6, 0.999)
 
 
-@given(budgets, batch_sizes, rates)
-def test_band_and_queue_keep_their_promises(budget, batch_size, rate):
-    preset = preset_for_budget(budget, batch_size=batch_size, positive_rate=rate)
+iid_shares = st.floats(1e-3, 1.0)
+
+
+@given(budgets, batch_sizes, rates, iid_shares)
+def test_band_and_queue_keep_their_promises(budget, batch_size, rate, iid_share):
+    preset = preset_for_budget(
+        budget, batch_size=batch_size, positive_rate=rate, iid_share=iid_share
+    )
     beta = preset.options["beta"]
     assert beta >= budget
     if beta > budget:  # widened, and no further than it takes
@@ -29,8 +34,17 @@ def test_band_and_queue_keep_their_promises(budget, batch_size, rate):
     else:
         assert beta * batch_size >= 50 or beta >= 0.1
     if preset.queue_size < 65_536:
-        assert preset.queue_size * beta >= 100 * (1 - 1e-12)
-        assert preset.queue_size * rate >= 50 * (1 - 1e-12)
+        assert preset.queue_size * iid_share * (1 - rate) * beta >= 100 * (1 - 1e-9)
+        positives = batch_size if preset.options["pos_numerator"] == "live" else preset.queue_size
+        assert positives * rate >= 50 * (1 - 1e-12)
+
+
+def test_a_dense_batch_needs_no_long_queue():
+    """At 0.2 % positives a plain batch of 1,000 has two, and the queue makes up for them."""
+    plain = preset_for_budget(0.005, batch_size=1000, positive_rate=0.002)
+    assert (plain.queue_size, plain.options["pos_numerator"]) == (25_000, "pool")
+    dense = preset_for_budget(0.005, batch_size=1000, positive_rate=0.25, iid_share=0.5)
+    assert (dense.queue_size, dense.options["pos_numerator"]) == (5334, "live")
 
 
 def test_module_has_what_the_preset_chose_and_shows_it():
@@ -71,6 +85,9 @@ def test_overrides_win():
         ({"positive_rate": 0.0}, ValueError, "positive_rate"),
         ({"positive_rate": 1.0}, ValueError, "positive_rate"),
         ({"positive_rate": None}, TypeError, "positive_rate"),
+        ({"iid_share": 0.0}, ValueError, "iid_share"),
+        ({"iid_share": 1.1}, ValueError, "iid_share"),
+        ({"iid_share": "half"}, TypeError, "iid_share"),
         ({"no_such_option": 1}, TypeError, "no_such_option"),
     ],
 )

@@ -92,6 +92,22 @@ def test_an_epoch_covers_the_data_set_once_with_iid_rows(iid_share, expected):
     assert len(sampler) == len(list(sampler)) == len(list(sampler)) == expected
 
 
+def test_rates_are_those_of_the_batches():
+    targets = binary_targets(n_rows=400, n_positives=10, n_ignored=0)
+    sampler = BandSampler(targets, 40, iid_share=0.5, positive_share=0.2)
+    drawn = torch.cat([targets[batch] for batch in sampler])  # iid rows: the data set once
+    assert sampler.iid_share == sampler.iid_mask.double().mean() == 0.5
+    assert drawn.double().mean().item() == pytest.approx(sampler.positive_rate, abs=1e-12)
+
+
+def test_rate_of_several_classes_is_that_of_the_rarest():
+    targets = torch.tensor([0] * 100 + [2] * 60 + [4] * 40)  # classes 1 and 3 have no rows
+    sampler = BandSampler(targets, 40, num_classes=5, iid_share=0.25, positive_share=0.75)
+    drawn = torch.cat([targets[batch] for batch in sampler])
+    rates = drawn.bincount(minlength=5)[[0, 2, 4]] / len(drawn)
+    assert rates.min().item() == pytest.approx(sampler.positive_rate, abs=1e-6)
+
+
 def test_before_a_refresh_every_negative_is_hard():
     targets = binary_targets()
     sampler = BandSampler(targets, 100, num_batches=200)
