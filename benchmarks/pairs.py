@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from statistics import median
 
 import torch
+from _allocated import allocated_peak
 from _memory import keep_freed_memory
 from _report import Table, describe, machine_facts
-from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 from pauc import pairwise_pauc
@@ -28,18 +29,6 @@ def step(positives: torch.Tensor, negatives: torch.Tensor, link: str) -> torch.T
     value.backward()
     positives.grad = negatives.grad = None
     return value.detach()
-
-
-def peak_megabytes(positives: torch.Tensor, negatives: torch.Tensor, link: str) -> float:
-    """Greatest sum of what a step allocates and has not freed, from the profiler's events."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step(positives, negatives, link)
-    held = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak / 1e6
 
 
 def main() -> None:
@@ -62,8 +51,9 @@ def main() -> None:
                 start = time.process_time()
                 value = step(positives, negatives, link)
                 times.append((time.process_time() - start) * 1e3)
-            row = [f"{median(times):.0f}", f"{peak_megabytes(positives, negatives, link):.0f}"]
-            print(table.row([link, f"{size:,}", *row, f"{value:.4f}"]), flush=True)
+            peak = allocated_peak(partial(step, positives, negatives, link))
+            row = [f"{median(times):.0f}", f"{peak / 1e6:.0f}", f"{value:.4f}"]
+            print(table.row([link, f"{size:,}", *row]), flush=True)
 
 
 if __name__ == "__main__":

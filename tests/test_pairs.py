@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from benchmarks._allocated import allocated_peak
 from pauc import pairs, pairwise_pauc
 
 SHAPES = {
@@ -91,6 +92,19 @@ def test_large_problem_takes_the_scan_and_equals_the_matrix_in_tiles():
     ]
     expected = torch.cat(tiles).mean()
     assert abs(pairwise_pauc(pos, neg, tau).double() - expected) < 1e-6  # float32 mean
+
+
+@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
+def test_memory_of_the_scan_is_linear_with_a_small_factor(link):
+    def bytes_per_score(count):
+        g = torch.Generator().manual_seed(3)
+        pos, neg = (torch.randn(count, generator=g).requires_grad_() for _ in range(2))
+        step = lambda: pairwise_pauc(pos, neg, torch.tensor(1.0), link=link).backward()  # noqa: E731
+        return allocated_peak(step) / (2 * count)
+
+    few, many = bytes_per_score(4000), bytes_per_score(16_000)
+    assert many < 1000  # of which the sums of 16 powers in float64 take 128 for each direction
+    assert 0.9 < many / few < 1.1
 
 
 def test_count_not_above():
