@@ -14,9 +14,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, pad
+from torch.nn.functional import pad
 
 from pauc.config import Link
+from pauc.pair_matrix import matrix_sum
 
 # (3 + sqrt 8) ** -16 is 6e-13, below what the sums lose to rounding in float64.
 _DEGREE = 16
@@ -96,7 +97,7 @@ def sum_link(
     pairs = pos_scores.shape[0] * negatives.shape[-1]
     scores = pos_scores.shape[0] + 8 * negatives.numel()
     if pairs <= _FEW_PAIRS + _FEW_PER_SCORE * scores:
-        return _matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
+        return matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
     return _scan_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
 
 
@@ -113,49 +114,6 @@ def count_not_above(ascending: Tensor, queries: Tensor, class_index: Tensor) -> 
         value = flat[start + probe.clamp(max=columns) - 1]
         found = torch.where((probe <= columns) & (value <= queries), probe, found)
     return found
-
-
-def _matrix_sum(
-    pos_scores: Tensor,
-    class_index: Tensor,
-    negatives: Tensor,
-    multiplicity: Tensor,
-    tau: Tensor,
-    link: Link,
-) -> Tensor:
-    """Return ``[P]``, the sums over negatives from the matrix of pairs ``[P, B]``."""
-    if not (pos_scores.requires_grad or negatives.requires_grad):
-        return _matrix_sum_alone(pos_scores, class_index, negatives, multiplicity, tau, link)
-    if negatives.shape[0] == 1:  # broadcasting spares the gather
-        rows, counts, width = negatives, multiplicity, tau
-    else:
-        # index_select and not indexing, whose backward pass is several times slower.
-        rows = negatives.index_select(0, class_index)
-        counts, width = multiplicity[class_index], tau[class_index]
-    u = (pos_scores.unsqueeze(-1) - rows) / width.unsqueeze(-1)
-    if link == "sigmoid":
-        return (u.sigmoid() * counts).sum(dim=-1)
-    # logsigmoid and not softplus, which drops the logarithm from 20 on.
-    return ((1 + logsigmoid(u) / math.log(2)) * counts).sum(dim=-1)
-
-
-def _matrix_sum_alone(
-    pos_scores: Tensor,
-    class_index: Tensor,
-    negatives: Tensor,
-    multiplicity: Tensor,
-    tau: Tensor,
-    link: Link,
-) -> Tensor:
-    """Return what :func:`_matrix_sum` does where no gradient is wanted, in fewer passes."""
-    if negatives.shape[0] > 1:
-        negatives = negatives.index_select(0, class_index)
-        multiplicity, tau = multiplicity[class_index], tau[class_index]
-    u = (pos_scores.unsqueeze(-1) - negatives).div_(tau.unsqueeze(-1))
-    if link == "sigmoid":
-        return (u.sigmoid_() * multiplicity).sum(dim=-1)
-    summed = (logsigmoid(u) * multiplicity).sum(dim=-1)
-    return multiplicity.sum(dim=-1) + summed / math.log(2)
 
 
 def _scan_sum(
