@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from itertools import accumulate
 from pathlib import Path
 
 import torch
+from _allocated import allocated_peak
 from _workload import (
     CONTENDERS,
     Cell,
@@ -36,7 +35,6 @@ from _workload import (
     make_loss,
     training_step,
 )
-from torch.profiler import ProfilerActivity, profile
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
@@ -64,7 +62,6 @@ def _mallopt(parameter: int, value: int) -> None:
 
 def step_peaks(cell: Cell, device: str, *, validate: bool, seed: int) -> dict[str, int]:
     """Bytes by contender, from a fresh process."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # inherited; the profiler chats on stderr
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
         return executor.submit(
@@ -91,17 +88,7 @@ def _contender_peak(contender: str, cell: Cell, device: str, validate: bool, see
         step_on_new_rows()()
         return _cuda_peak(step_on_new_rows())
     # In this order: the first step of a process also loads code, which only the second counts.
-    return max(_allocated_peak(step_on_new_rows()), _resident_peak(step_on_new_rows()))
-
-
-def _allocated_peak(step: Callable[[], object]) -> int:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    assert profiler.profiler is not None
-    assert profiler.profiler.kineto_results is not None
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    events.sort(key=lambda event: event.start_ns())
-    return int(max(accumulate((event.nbytes() for event in events), initial=0)))
+    return max(allocated_peak(step_on_new_rows()), _resident_peak(step_on_new_rows()))
 
 
 def _resident_peak(step: Callable[[], object]) -> int:
@@ -109,12 +96,12 @@ def _resident_peak(step: Callable[[], object]) -> int:
     if sys.platform != "linux":
         return 0
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status_bytes("VmRSS")
+    before = status_bytes("VmRSS")
     step()
-    return max(0, _status_bytes("VmHWM") - before)
+    return max(0, status_bytes("VmHWM") - before)
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 

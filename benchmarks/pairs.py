@@ -1,45 +1,72 @@
-"""Pairs without their matrix: time and memory of `pairwise_pauc`, forward and backward.
+"""Pairs without their matrix: time and memory, forward and backward.
 
-    python benchmarks/pairs.py             # 10 k to 160 k positives and as many negatives: 20 s
+    python benchmarks/pairs.py             # 10 k to 160 k positives and as many negatives: 30 s
 
-The time must double with the scores; the pairs, of which 160 k have 25.6 billion, grow fourfold.
+First `pairwise_pauc`: the time must double with the scores; the pairs, of which 160 k have 25.6
+billion, grow fourfold. Then a step of `smooth_ap_loss_fn`, which compares all rows with all rows in
+each class.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from statistics import median
 
 import torch
+from _allocated import allocated_peak
 from _memory import keep_freed_memory
 from _report import Table, describe, machine_facts
-from torch.profiler import ProfilerActivity, profile
+from _workload import Cell, draw_batch
 from tqdm import tqdm
 
-from pauc import pairwise_pauc
+from pauc import enqueue, init_queue, pairwise_pauc, smooth_ap_loss_fn
 
 SIZES = (10_000, 20_000, 40_000, 50_000, 80_000, 160_000)
-COLUMNS = {"link": 10, "positives = negatives": 22, "ms (CPU time)": 14, "extra MB": 9, "value": 8}
+SMOOTH_AP = ((1, 16_384), (10, 16_384), (100, 2048), (100, 16_384))  # classes, queue
+MEASURED = {"ms (CPU time)": 14, "extra MB": 9, "value": 8}
+
+Step = Callable[[], torch.Tensor]
 
 
-def step(positives: torch.Tensor, negatives: torch.Tensor, link: str) -> torch.Tensor:
-    value = pairwise_pauc(positives, negatives, torch.tensor(0.5), link=link)
-    value.backward()
-    positives.grad = negatives.grad = None
-    return value.detach()
+def pairwise_step(size: int, link: str) -> Step:
+    torch.manual_seed(0)
+    positives = (torch.randn(size) + 1).requires_grad_()
+    negatives = torch.randn(size).requires_grad_()
+
+    def step() -> torch.Tensor:
+        value = pairwise_pauc(positives, negatives, torch.tensor(0.5), link=link)
+        value.backward()
+        positives.grad = negatives.grad = None
+        return value.detach()
+
+    return step
 
 
-def peak_megabytes(positives: torch.Tensor, negatives: torch.Tensor, link: str) -> float:
-    """Greatest sum of what a step allocates and has not freed, from the profiler's events."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step(positives, negatives, link)
-    held = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak / 1e6
+def smooth_ap_step(cell: Cell) -> Step:
+    generator = torch.Generator().manual_seed(0)
+    empty = init_queue(cell.queue, cell.num_classes)
+    queue = enqueue(empty, *draw_batch(cell, cell.queue, generator, "cpu"))
+    logits, targets = draw_batch(cell, cell.batch, generator, "cpu")
+    logits.requires_grad_()
+
+    def step() -> torch.Tensor:
+        loss, _ = smooth_ap_loss_fn(logits, targets, queue)
+        loss.backward()
+        logits.grad = None
+        return loss.detach()
+
+    return step
+
+
+def measure(step: Step, repeats: int) -> list[str]:
+    times = []
+    for _ in tqdm(range(repeats), leave=False, disable=None):
+        start = time.process_time()
+        value = step()
+        times.append((time.process_time() - start) * 1e3)
+    return [f"{median(times):.0f}", f"{allocated_peak(step) / 1e6:.0f}", f"{value:.4f}"]
 
 
 def main() -> None:
@@ -50,20 +77,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    table = Table(COLUMNS, markdown=True)
+    table = Table({"link": 10, "positives = negatives": 22, **MEASURED}, markdown=True)
     print(f"{describe(machine_facts('cpu', ['pauc']))}\n\n{table.header()}")
     for link in ("sigmoid", "logistic"):
         for size in SIZES:
-            torch.manual_seed(0)
-            positives = (torch.randn(size) + 1).requires_grad_()
-            negatives = torch.randn(size).requires_grad_()
-            times = []
-            for _ in tqdm(range(args.repeats), desc=f"{link} {size:,}", leave=False, disable=None):
-                start = time.process_time()
-                value = step(positives, negatives, link)
-                times.append((time.process_time() - start) * 1e3)
-            row = [f"{median(times):.0f}", f"{peak_megabytes(positives, negatives, link):.0f}"]
-            print(table.row([link, f"{size:,}", *row, f"{value:.4f}"]), flush=True)
+            row = measure(pairwise_step(size, link), args.repeats)
+            print(table.row([link, f"{size:,}", *row]), flush=True)
+
+    table = Table({"Smooth-AP, classes": 18, "batch + queue": 16, **MEASURED}, markdown=True)
+    print(f"\n{table.header()}")
+    for classes, queue in SMOOTH_AP:
+        cell = Cell("smooth-ap", classes, 1024, queue, "pairs")
+        row = measure(smooth_ap_step(cell), args.repeats)
+        print(table.row([f"{classes}", f"{cell.batch:,} + {queue:,}", *row]), flush=True)
 
 
 if __name__ == "__main__":

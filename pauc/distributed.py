@@ -1,4 +1,4 @@
-"""The rows of all ranks as one batch: the one module that knows :mod:`torch.distributed`.
+"""The rows of all ranks as one batch: this module and ``pauc.agreement`` know torch.distributed.
 
 A step takes two collectives, both ``all_gather``: a header of fixed size, from which every rank
 learns who brings how many rows and whether all may go on, and the rows themselves. The core then
@@ -7,25 +7,22 @@ sees what one process would see, the concatenated batch in the order of the rank
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
+from pauc.agreement import Header, agree, all_gather
 from pauc.config import LossConfig, PAUCConfig
+from pauc.packing import pack, unpack_classes, unpack_multilabel
 from pauc.pool import Batch, make_batch
 from pauc.queue import QueueState
 from pauc.sharded import loss_of_shards
 from pauc.step import PAUCTerms
 from pauc.surrogates import class_sum
-
-# How a target travels: in 31 bits, next to the bit of the iid mask. No class index comes near.
-_LARGEST = (1 << 30) - 1
-_IGNORED = -_LARGEST - 1
 
 
 class GatheredRows(NamedTuple):
@@ -39,16 +36,6 @@ class GatheredRows(NamedTuple):
     targets: Tensor  # [N] int64; multi-label [N, C]
     iid_mask: Tensor  # [N] bool
     sample_weight: Tensor | None  # [N], None if no rank gave weights
-
-
-class _Header(NamedTuple):
-    """What every rank tells before the rows; travels as int64."""
-
-    failed: int  # 1: the checks of the rank's own rows raised
-    rows: int
-    wide: int  # 1: the arithmetic is float64
-    settings: int  # digest of what must be the same on all ranks
-    queue: tuple[int, ...]  # those of its counters that must be the same
 
 
 def is_gathering(gather: bool | None, group: dist.ProcessGroup | None) -> bool:
@@ -134,15 +121,10 @@ def gather_rows(
         RuntimeError: a bad argument of another rank, which the message names.
         ValueError: settings, weights or queues that differ between ranks; names what and where.
     """
-    batch, headers = _checked_batch(
-        logits,
-        targets,
+    batch, headers = agree(
+        partial(make_batch, logits, targets, queue, config, iid_mask, sample_weight, validate_args),
         queue,
-        config,
-        iid_mask,
-        sample_weight,
-        validate_args,
-        settings or {},
+        _settings(config, settings, sample_weight),
         ("cursor", "fill", "step"),
         group,
     )
@@ -171,15 +153,10 @@ def sharded_terms(
     """
     # Ranks that disagree on these would go on with different collectives.
     also = {"gradient": torch.is_grad_enabled(), **(settings or {})}
-    batch, headers = _checked_batch(
-        logits,
-        targets,
+    batch, headers = agree(
+        partial(make_batch, logits, targets, queue, config, iid_mask, sample_weight, validate_args),
         queue,
-        config,
-        iid_mask,
-        sample_weight,
-        validate_args,
-        also,
+        _settings(config, also, sample_weight),
         ("step",),
         group,
     )
@@ -239,7 +216,7 @@ class Ranks(NamedTuple):
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Return ``[size, *tensor.shape]``: all ranks' tensors, which have one shape."""
-        return _all_gather(tensor.detach().contiguous(), self.group)
+        return all_gather(tensor.detach().contiguous(), self.group)
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -255,68 +232,22 @@ class _ScaleGradient(torch.autograd.Function):
         return gradients[0] * ctx.factor, None
 
 
-def _checked_batch(
-    logits: Tensor,
-    targets: Tensor,
-    queue: QueueState,
-    config: LossConfig,
-    iid_mask: Tensor | None,
-    sample_weight: Tensor | None,
-    validate_args: bool,
-    settings: Mapping[str, object],
-    counters: tuple[str, ...],
-    group: dist.ProcessGroup | None,
-) -> tuple[Batch, list[_Header]]:
-    """Return this rank's checked batch and all ranks' headers, or raise on every rank.
-
-    ``settings`` and the queue's ``counters`` must be the same on all ranks.
-    """
-    shared = {
-        "num_classes": queue.scores.shape[0],
-        "multilabel": queue.multilabel,
-        "queue_size": queue.scores.shape[1],
-        **config._asdict(),
-        **settings,
-        "sample_weight is given": sample_weight is not None,
-    }
-    error: Exception | None = None
-    batch: Batch | None = None
-    try:
-        batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, validate_args)
-    except Exception as raised:  # whatever it is, the other ranks wait for the header
-        error = raised
-    state = {name: getattr(queue, name) for name in counters}
-    headers = _exchange_headers(batch, _digest(shared), torch.stack([*state.values()]), group)
-    if any(h.failed for h in headers) or any(h[3:] != headers[0][3:] for h in headers):
-        _raise_everywhere(
-            error, {**shared, **{f"queue {k}": int(v) for k, v in state.items()}}, group
-        )
-    assert batch is not None  # its rank has raised
-    return batch, headers
+def _settings(
+    config: LossConfig, settings: Mapping[str, object] | None, sample_weight: Tensor | None
+) -> dict[str, object]:
+    """Return what must be the same on all ranks, beside the queue."""
+    weighted = {"sample_weight is given": sample_weight is not None}
+    return {**config._asdict(), **(settings or {}), **weighted}
 
 
-def _exchange_headers(
-    batch: Batch | None, digest: int, counters: Tensor, group: dist.ProcessGroup | None
-) -> list[_Header]:
-    """Return the headers of all ranks."""
-    wide = batch is not None and batch.logits.dtype == torch.float64
-    rows = 0 if batch is None else batch.logits.shape[0]
-    known = torch.tensor([batch is None, rows, wide, digest], dtype=torch.int64)
-    header = torch.cat([known.to(counters.device), counters])
-    return [
-        _Header(failed, rows, wide, settings, tuple(rest))
-        for failed, rows, wide, settings, *rest in _all_gather(header, group).tolist()
-    ]
-
-
-def _common_dtype(headers: list[_Header]) -> torch.dtype:
+def _common_dtype(headers: list[Header]) -> torch.dtype:
     return torch.float64 if any(h.wide for h in headers) else torch.float32
 
 
 def _exchange_rows(
     batch: Batch,
     weighted: bool,
-    headers: list[_Header],
+    headers: list[Header],
     config: LossConfig,
     group: dist.ProcessGroup | None,
 ) -> GatheredRows:
@@ -324,13 +255,13 @@ def _exchange_rows(
     rank, counts = dist.get_rank(group), [h.rows for h in headers]
     dtype = _common_dtype(headers)
     own = batch.logits.to(dtype)
-    table = _pack(batch, own.detach(), weighted)
+    table = pack(batch, own.detach(), weighted)
     padded = table.new_zeros(max(counts), table.shape[1])
     padded[: counts[rank]] = table
-    blocks = _all_gather(padded, group) if max(counts) else padded.expand(len(counts), -1, -1)
+    blocks = all_gather(padded, group) if max(counts) else padded.expand(len(counts), -1, -1)
     table = torch.cat([block[:rows] for block, rows in zip(blocks, counts, strict=True)])
 
-    unpack = _unpack_multilabel if batch.multilabel else _unpack
+    unpack = unpack_multilabel if batch.multilabel else unpack_classes
     logits, targets, iid, weight = unpack(table, dtype, own.shape[1], config.ignore_index)
     start = sum(counts[:rank])
     attached = _scale_gradient(own, len(counts))
@@ -340,98 +271,3 @@ def _exchange_rows(
 
 def _scale_gradient(values: Tensor, factor: int) -> Tensor:
     return cast(Tensor, _ScaleGradient.apply(values, factor))  # type: ignore[no-untyped-call]
-
-
-def _pack(batch: Batch, logits: Tensor, weighted: bool) -> Tensor:
-    """Return rows as ``[n, words]`` int32: logits, weight if any, and target with iid bit.
-
-    A row is ``4 C + 4`` bytes, 4 more with weights; ``8 C + 4`` and 8 more in float64. Multi-label
-    it is a byte more for each class, rounded up to 4.
-    """
-    columns = [logits, batch.weight.to(logits.dtype).unsqueeze(1)] if weighted else [logits]
-    words = torch.cat(columns, dim=1).view(torch.int32)
-    if batch.multilabel:
-        label = torch.where(batch.present, batch.positive(), -1)
-        label = torch.cat([label, batch.iid.unsqueeze(1)], dim=1).to(torch.int8)
-        label = pad(label, (0, -label.shape[1] % 4))
-        return torch.cat([words, label.view(torch.int32)], dim=1)
-    target = torch.where(batch.present, batch.targets.clamp(-_LARGEST, _LARGEST), _IGNORED)
-    code = (2 * target + batch.iid).to(torch.int32)
-    return torch.cat([words, code.unsqueeze(1)], dim=1)
-
-
-def _unpack(
-    table: Tensor, dtype: torch.dtype, num_classes: int, ignore_index: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return logits ``[N, C]``, targets, iid mask and weight; the inverse of :func:`_pack`."""
-    # A copy at any rate: one row would pass for contiguous, with strides that no float64 fits.
-    numbers = table[:, :-1].clone(memory_format=torch.contiguous_format).view(dtype)
-    code = table[:, -1].long()
-    target = code >> 1
-    targets = torch.where(target == _IGNORED, ignore_index, target)
-    return numbers[:, :num_classes], targets, (code & 1).bool(), numbers[:, -1]
-
-
-def _unpack_multilabel(
-    table: Tensor, dtype: torch.dtype, num_classes: int, ignore_index: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As :func:`_unpack`, with targets ``[N, C]``."""
-    words = num_classes // 4 + 1  # of C labels and the iid bit
-    numbers = table[:, :-words].clone(memory_format=torch.contiguous_format).view(dtype)
-    label = table[:, -words:].clone(memory_format=torch.contiguous_format).view(torch.int8)
-    target, iid = label[:, :num_classes].long(), label[:, num_classes].bool()
-    targets = torch.where(target == -1, ignore_index, target)
-    return numbers[:, :num_classes], targets, iid, numbers[:, -1]
-
-
-def _all_gather(tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """Return ``[W, *tensor.shape]``: the tensors of all ranks, which have one shape."""
-    gathered = tensor.new_empty(dist.get_world_size(group), *tensor.shape)
-    # Not all_gather_into_tensor, which newer versions of torch rename.
-    dist.all_gather(list(gathered.unbind()), tensor, group=group)
-    return gathered
-
-
-def _digest(shared: Mapping[str, object]) -> int:
-    """Return 63 bits and a sign that stand for the settings, the same in every process."""
-    digest = hashlib.sha256(repr(sorted(shared.items())).encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
-
-
-def _raise_everywhere(
-    error: Exception | None, shared: Mapping[str, object], group: dist.ProcessGroup | None
-) -> None:
-    """Raise on every rank, with the cause: all ranks have seen in the headers that there is one.
-
-    A further exchange, of Python objects, since the headers only say that something is wrong.
-    """
-    message = None if error is None else f"{type(error).__name__}: {error}"
-    settings = {name: repr(value) for name, value in shared.items()}
-    reports: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(reports, (message, settings), group=group)
-    if error is not None:
-        raise error
-    refused = [f"rank {r} ({message})" for r, (message, _) in enumerate(reports) if message]
-    if refused:
-        raise RuntimeError(f"no step was taken, for the rows of {', '.join(refused)} were refused")
-    everyone = [settings for _, settings in reports]
-    differences = [
-        f"{name}: {_by_value([s.get(name) for s in everyone])}"
-        for name in everyone[0]
-        if len({s.get(name) for s in everyone}) > 1
-    ]
-    raise ValueError(
-        f"all ranks must have the same settings and queue, got {'; '.join(differences)}. "
-        "Cure: build the loss and load its checkpoint in the same way on every rank"
-    )
-
-
-def _by_value(values: list[str | None]) -> str:
-    """Return each value with the ranks that have it, for an error message."""
-    ranks: dict[str | None, list[str]] = {}
-    for rank, value in enumerate(values):
-        ranks.setdefault(value, []).append(str(rank))
-    return ", ".join(
-        f"{value} on rank {', '.join(where[:3])}{', ...' if len(where) > 3 else ''}"
-        for value, where in ranks.items()
-    )

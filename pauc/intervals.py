@@ -16,19 +16,11 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from pauc.checks import check_band, check_int, check_number
-from pauc.diagnostics import ramp_area
-from pauc.metrics import (
-    allowed_rows,
-    check_both_classes,
-    check_normalize,
-    check_rates,
-    kept_rows,
-    normalized,
-    tpr_at_fpr,
-)
+from pauc.curve_blocks import areas, blocks_of, heights, places_of, rows_before
+from pauc.metric_inputs import allowed_rows, check_both_classes, check_rates, kept_rows
+from pauc.metrics import check_normalize, normalized, tpr_at_fpr
 
 __all__ = [
     "Interval",
@@ -127,7 +119,7 @@ def tpr_at_fpr_interval(
     budgets, slack = check_rates(fpr, "fpr")
     estimate = tpr_at_fpr(scores, targets, fpr, ignore_index=ignore_index)
     scores, targets = kept_rows(scores, targets, ignore_index)
-    place, places = _places(scores)
+    place, places = places_of(scores)
     positives = int(targets.sum())
     total = torch.tensor(len(targets) - positives)
     allowed = allowed_rows(budgets.cpu().flatten(), total, slack).to(scores.device)
@@ -136,8 +128,8 @@ def tpr_at_fpr_interval(
     done = 0
     for draws in _draws(targets, n_resamples, seed):
         drawn = place[draws]
-        tp = _cumulative(drawn[:, :positives], places)
-        fp = _cumulative(drawn[:, positives:], places)
+        tp = rows_before(drawn[:, :positives], places)
+        fp = rows_before(drawn[:, positives:], places)
         last = torch.searchsorted(fp, allowed.repeat(len(draws), 1), right=True) - 1
         values[done : done + len(draws)] = tp.gather(1, last).double() / positives
         done += len(draws)
@@ -183,7 +175,7 @@ def partial_auc_interval(
     check_normalize(normalize)
     scores, targets = kept_rows(scores, targets, ignore_index)
     check_both_classes(targets)
-    place, places = _places(scores)
+    place, places = places_of(scores)
     positives = torch.bincount(place[targets == 1], minlength=places).double()
     negatives = torch.bincount(place[targets == 0], minlength=places).double()
     if min(positives.sum(), negatives.sum()) < 2:
@@ -191,10 +183,10 @@ def partial_auc_interval(
             "targets must hold at least 2 positives and 2 negatives, got "
             f"{int(positives.sum())} and {int(negatives.sum())}"
         )
-    blocks = _blocks(positives, negatives)
+    blocks = blocks_of(positives, negatives)
     width = beta - alpha
-    mean, variance = _mean_variance(_areas(blocks, alpha, beta) / width, positives)
-    _, of_negatives = _mean_variance(_heights(blocks, alpha, beta) / width, negatives)
+    mean, variance = _mean_variance(areas(blocks, alpha, beta) / width, positives)
+    _, of_negatives = _mean_variance(heights(blocks, alpha, beta) / width, negatives)
     # d logit(x) = dx / (x (1 - x))
     error = (variance + of_negatives).sqrt() / (mean * (1 - mean))
     margin = torch.where((mean > 0) & (mean < 1), z * error, 0.0)
@@ -234,9 +226,6 @@ def wilson_interval(hits: int, trials: int, *, confidence: float = 0.95) -> Inte
     return Interval(*(torch.tensor(x, dtype=torch.float64) for x in (rate, low, high)))
 
 
-# --- resamples
-
-
 def _draws(targets: Tensor, n_resamples: int, seed: int | torch.Generator) -> Iterator[Tensor]:
     """Yield the rows of some resamples at a time, ``[r, N]``, those of the positives first."""
     generator = seed
@@ -274,65 +263,6 @@ def _percentiles(estimate: Tensor, values: Tensor, rank: int) -> Interval:
     """Return the interval from the ``rank``-th smallest to largest of ``values`` ``[B, ...]``."""
     ordered = values.sort(dim=0).values
     return Interval(estimate, ordered[rank - 1], ordered[-rank])
-
-
-# --- blocks of tied rows
-
-
-class _Blocks(NamedTuple):
-    """The segments of the curve, one for each distinct score, the highest first; ``[K]`` each."""
-
-    start: Tensor  # FPR at its beginning
-    end: Tensor  # FPR at its end; the same where no negative has this score
-    low: Tensor  # TPR at its beginning
-    high: Tensor  # TPR at its end
-
-
-def _places(scores: Tensor) -> tuple[Tensor, int]:
-    """Return for each row how many distinct scores are higher, and how many there are."""
-    distinct, index = torch.unique(scores, return_inverse=True)
-    return len(distinct) - 1 - index, len(distinct)
-
-
-def _cumulative(place: Tensor, places: int) -> Tensor:
-    """Return ``[r, K + 1]``: of each resample ``[r, n]``, how many rows come before a place."""
-    offset = places * torch.arange(len(place), device=place.device).unsqueeze(1)
-    counts = torch.bincount((place + offset).flatten(), minlength=len(place) * places)
-    return pad(counts.view(len(place), places).cumsum(1), (1, 0))
-
-
-def _blocks(positives: Tensor, negatives: Tensor) -> _Blocks:
-    # Whole numbers are divided, so that a vertex at a round FPR lies exactly there.
-    fpr, tpr = (pad(count.cumsum(0), (1, 0)) / count.sum() for count in (negatives, positives))
-    return _Blocks(fpr[:-1], fpr[1:], tpr[:-1], tpr[1:])
-
-
-def _areas(blocks: _Blocks, alpha: float, beta: float) -> Tensor:
-    """Return ``[K]``: what a positive adds to the area, from its FPR to the band's upper edge."""
-    run = blocks.end - blocks.start
-    return ramp_area(beta, blocks.start, run) - ramp_area(alpha, blocks.start, run)
-
-
-def _heights(blocks: _Blocks, alpha: float, beta: float) -> Tensor:
-    """Return ``[K]``: the mean height of the curve over a block, beyond the band that at its edge.
-
-    0 for a block without negatives, for which nothing asks.
-    """
-    start, end, low, high = blocks
-    some = end > start
-    run = torch.where(some, end - start, 1.0)
-    slope = (high - low) / run
-    # Where the curve is vertical at an edge, the side that is inside the band.
-    at_alpha = (some & (end > alpha)).to(torch.uint8).argmax()
-    at_beta = (some & (end >= beta)).to(torch.uint8).argmax()
-    left, right = start.clamp(alpha, beta), end.clamp(alpha, beta)
-    inside = (right - left) * (low + slope * ((left + right) / 2 - start))
-    before = (alpha - start).clamp(min=0).minimum(run) * (low + slope * (alpha - start))[at_alpha]
-    after = (end - beta).clamp(min=0).minimum(run) * (low + slope * (beta - start))[at_beta]
-    return torch.where(some, (before + inside + after) / run, 0.0)
-
-
-# --- small things
 
 
 def _mean_variance(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,14 +14,15 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, pad
+from torch.nn.functional import pad
 
 from pauc.config import Link
+from pauc.pair_matrix import matrix_sum
 
 # (3 + sqrt 8) ** -16 is 6e-13, below what the sums lose to rounding in float64.
 _DEGREE = 16
 _RHO = 3 + math.sqrt(8)
-_BLOCK = 32  # of the scan
+_BLOCK = 16  # of the scan
 # Where the matrix is faster than the scan, measured on a CPU: few pairs, or not many per score.
 # The bound is linear in the scores, so memory is too.
 _FEW_PAIRS = 1 << 20
@@ -96,7 +97,7 @@ def sum_link(
     pairs = pos_scores.shape[0] * negatives.shape[-1]
     scores = pos_scores.shape[0] + 8 * negatives.numel()
     if pairs <= _FEW_PAIRS + _FEW_PER_SCORE * scores:
-        return _matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
+        return matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
     return _scan_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
 
 
@@ -113,49 +114,6 @@ def count_not_above(ascending: Tensor, queries: Tensor, class_index: Tensor) -> 
         value = flat[start + probe.clamp(max=columns) - 1]
         found = torch.where((probe <= columns) & (value <= queries), probe, found)
     return found
-
-
-def _matrix_sum(
-    pos_scores: Tensor,
-    class_index: Tensor,
-    negatives: Tensor,
-    multiplicity: Tensor,
-    tau: Tensor,
-    link: Link,
-) -> Tensor:
-    """Return ``[P]``, the sums over negatives from the matrix of pairs ``[P, B]``."""
-    if not (pos_scores.requires_grad or negatives.requires_grad):
-        return _matrix_sum_alone(pos_scores, class_index, negatives, multiplicity, tau, link)
-    if negatives.shape[0] == 1:  # broadcasting spares the gather
-        rows, counts, width = negatives, multiplicity, tau
-    else:
-        # index_select and not indexing, whose backward pass is several times slower.
-        rows = negatives.index_select(0, class_index)
-        counts, width = multiplicity[class_index], tau[class_index]
-    u = (pos_scores.unsqueeze(-1) - rows) / width.unsqueeze(-1)
-    if link == "sigmoid":
-        return (u.sigmoid() * counts).sum(dim=-1)
-    # logsigmoid and not softplus, which drops the logarithm from 20 on.
-    return ((1 + logsigmoid(u) / math.log(2)) * counts).sum(dim=-1)
-
-
-def _matrix_sum_alone(
-    pos_scores: Tensor,
-    class_index: Tensor,
-    negatives: Tensor,
-    multiplicity: Tensor,
-    tau: Tensor,
-    link: Link,
-) -> Tensor:
-    """Return what :func:`_matrix_sum` does where no gradient is wanted, in fewer passes."""
-    if negatives.shape[0] > 1:
-        negatives = negatives.index_select(0, class_index)
-        multiplicity, tau = multiplicity[class_index], tau[class_index]
-    u = (pos_scores.unsqueeze(-1) - negatives).div_(tau.unsqueeze(-1))
-    if link == "sigmoid":
-        return (u.sigmoid_() * multiplicity).sum(dim=-1)
-    summed = (logsigmoid(u) * multiplicity).sum(dim=-1)
-    return multiplicity.sum(dim=-1) + summed / math.log(2)
 
 
 def _scan_sum(
@@ -215,46 +173,43 @@ def _series(sums: Tensor, distance: Tensor, coefficients: list[float]) -> Tensor
 
 def _powers(distance: Tensor) -> Tensor:
     """Return ``exp(-k distance)`` for ``k = 1 ... degree`` as a last dimension."""
-    powers = torch.exp(-distance).unsqueeze(-1)
-    while powers.shape[-1] < _DEGREE:  # a product is cheaper than an exponential
-        powers = torch.cat([powers, powers * powers[..., -1:]], dim=-1)
-    return powers
+    # Not by products, each of which the backward pass would need: this keeps its result alone.
+    k = torch.arange(1, _DEGREE + 1, dtype=distance.dtype, device=distance.device)
+    return torch.exp(distance.unsqueeze(-1) * -k)
 
 
 def _decayed_sums(y: Tensor, values: Tensor, tau: Tensor) -> Tensor:
     """Return ``[C, B, degree]``: ``sum_{l <= j} values_l exp(-k (y_j - y_l) / tau)``, y ascending.
 
-    A scan in linear time: by doubling within blocks, by itself over the blocks' last entries, whose
-    sums are then carried into the following blocks. Every exponent is negative, so nothing
-    overflows, and terms of one sign are added, so nothing cancels.
+    A scan in linear time: one entry after the other in all blocks at once, by itself over the
+    blocks' last entries, whose sums are then carried into the following blocks. Every exponent is
+    negative, so nothing overflows, and terms of one sign are added, so nothing cancels.
     """
     columns = y.shape[-1]
-    if columns <= _BLOCK:
-        return _scan_by_doubling(y, values, tau.reshape(-1, 1))
     blocks = -(-columns // _BLOCK)
-    padding = blocks * _BLOCK - columns
-    end = y[:, -1:].expand(-1, padding)
-    y_blocks = torch.cat([y, end], dim=1).reshape(-1, blocks, _BLOCK)
-    values = pad(values, (0, 0, 0, padding)).reshape(-1, blocks, _BLOCK, _DEGREE)
+    length = min(columns, _BLOCK)
+    padding = blocks * length - columns
+    y_blocks = torch.cat([y, y[:, -1:].expand(-1, padding)], dim=1).reshape(-1, blocks, length)
+    values = pad(values, (0, 0, 0, padding)).reshape(-1, blocks, length, _DEGREE)
     width = tau.reshape(-1, 1, 1)
-    within = _scan_by_doubling(y_blocks, values, width)
+    within = _scan_in_turn(y_blocks.diff(dim=-1) / width, values)
+    if blocks == 1:
+        return within.squeeze(1)
     carry = _decayed_sums(y_blocks[:, :, -1], within[:, :, -1], tau)[:, :-1].unsqueeze(2)
     distance = (y_blocks[:, 1:] - y_blocks[:, :-1, -1:]) / width
-    carried = within[:, 1:] + carry * _powers(distance)
+    carried = torch.addcmul(within[:, 1:], carry, _powers(distance))
     return torch.cat([within[:, :1], carried], dim=1).flatten(1, 2)[:, :columns]
 
 
-def _scan_by_doubling(y: Tensor, sums: Tensor, tau: Tensor) -> Tensor:
-    """Return the decayed sums over the last two dimensions of ``sums`` ``[..., B, degree]``.
-
-    After each pass an entry has summed twice as many predecessors.
-    """
-    reach = 1
-    while reach < y.shape[-1]:
-        carried = sums[..., :-reach, :] * _powers((y[..., reach:] - y[..., :-reach]) / tau)
-        sums = torch.cat([sums[..., :reach, :], sums[..., reach:, :] + carried], dim=-2)
-        reach *= 2
-    return sums
+def _scan_in_turn(gaps: Tensor, values: Tensor) -> Tensor:
+    """Return the decayed sums over the last two dimensions of ``values`` ``[..., B, degree]``."""
+    total, *following = values.unbind(-2)
+    sums = [total]
+    # The entries come first in memory, so that each step reads and writes without gaps.
+    for entry, decay in zip(following, _powers(gaps.movedim(-1, 0).contiguous()), strict=True):
+        total = torch.addcmul(entry, total, decay)
+        sums.append(total)
+    return torch.stack(sums, dim=-2)
 
 
 def _to_powers(chebyshev: list[float]) -> list[float]:

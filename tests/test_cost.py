@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks._witness import with_witness
 from pauc import PAUCAtBudgetLoss
 
 BATCH = 256
@@ -120,3 +121,42 @@ def test_what_the_module_holds_does_not_grow():
     gc.collect()
     assert held() == before
     assert sum(type(thing) is torch.Tensor for thing in gc.get_objects()) <= live
+
+
+@pytest.mark.parametrize("classes", [1, 10])
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_training_holds_nothing_of_past_steps(surrogate, classes):
+    """benchmarks/memory.py takes 10,000 steps."""
+    loss, g = warm_loss(classes, 1024, surrogate=surrogate, bce_weight=0.1)
+    model = torch.nn.Linear(5, classes)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def live_bytes_after(steps):
+        nodes = []
+        for _ in range(steps):
+            features = torch.randn(BATCH, 5, generator=g)
+            targets = torch.randint(0, max(classes, 2), (BATCH,), generator=g)
+            logits, node = with_witness(model(features))
+            optimizer.zero_grad()
+            loss(logits, targets).backward()
+            optimizer.step()
+            nodes.append(node)
+        del features, targets, logits
+        assert all(node() is None for node in nodes)
+        assert not any(buffer.requires_grad for buffer in loss.buffers())
+        gc.collect()
+        tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+        return len(tensors), sum(storages.values())
+
+    early = live_bytes_after(20)
+    assert live_bytes_after(100) == early
+
+
+def test_the_witness_of_a_graph_can_fail():
+    logits, node = with_witness(torch.zeros(2, requires_grad=True))
+    kept = (logits * 2).grad_fn
+    del logits
+    assert node() is not None
+    del kept
+    assert node() is None

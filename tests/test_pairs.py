@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
-from pauc import pairs, pairwise_pauc
+from benchmarks._allocated import allocated_peak
+from pauc import SmoothAPLoss, pair_matrix, pairs, pairwise_pauc
+from pauc.pair_matrix import matrix_sum
 
 SHAPES = {
     "normal": lambda n, g: torch.randn(n, generator=g, dtype=torch.float64),
@@ -50,7 +52,7 @@ def test_scan_equals_matrix(shape, tau, link):
     x, index, y, counts, width = problem(shape, 150, 120, tau)
     weight = torch.linspace(-1, 2, 150, dtype=torch.float64)
     results = []
-    for total in (pairs._matrix_sum, pairs._scan_sum):
+    for total in (matrix_sum, pairs._scan_sum):
         value = total(x, index, y, counts, width, link)
         results.append((value, *torch.autograd.grad((value * weight).sum(), (x, y))))
     # The series is cut at 6e-13 per pair; its derivative loses up to degree**2 = 256.
@@ -65,7 +67,7 @@ def test_scan_at_the_lengths_of_its_blocks(count):
     x, index, y, counts, width = problem("normal", 5, count + 3, 0.5, classes=1)
     assert torch.allclose(
         pairs._scan_sum(x, index, y, counts, width, "sigmoid"),
-        pairs._matrix_sum(x, index, y, counts, width, "sigmoid"),
+        matrix_sum(x, index, y, counts, width, "sigmoid"),
         atol=1e-10,
     )
 
@@ -91,6 +93,103 @@ def test_large_problem_takes_the_scan_and_equals_the_matrix_in_tiles():
     ]
     expected = torch.cat(tiles).mean()
     assert abs(pairwise_pauc(pos, neg, tau).double() - expected) < 1e-6  # float32 mean
+
+
+@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
+def test_memory_of_the_scan_is_linear_with_a_small_factor(link):
+    def bytes_per_score(count):
+        g = torch.Generator().manual_seed(3)
+        pos, neg = (torch.randn(count, generator=g).requires_grad_() for _ in range(2))
+        step = lambda: pairwise_pauc(pos, neg, torch.tensor(1.0), link=link).backward()  # noqa: E731
+        return allocated_peak(step) / (2 * count)
+
+    few, many = bytes_per_score(4000), bytes_per_score(16_000)
+    assert many < 1000  # of which the sums of 16 powers in float64 take 128 for each direction
+    assert 0.9 < many / few < 1.1
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    monkeypatch.setattr(pair_matrix, "_WHOLE", 0)
+    monkeypatch.setattr(pair_matrix, "_TILE", 40)
+
+
+@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_tiles_equal_the_whole_matrix(link, classes, monkeypatch):
+    x, index, y, counts, width = problem("normal", 23, 14, 0.4, classes)
+    y, counts = y.detach()[:, :-3].requires_grad_(), counts[:, :-3]
+    width.requires_grad_()
+    weight = torch.linspace(-1, 2, 23, dtype=torch.float64)
+    results = []
+    for tile in (40, 0, None):  # four rows, one for each class, and all of them at once
+        monkeypatch.setattr(pair_matrix, "_WHOLE", math.inf if tile is None else 0)
+        monkeypatch.setattr(pair_matrix, "_TILE", tile)
+        value = matrix_sum(x, index, y, counts, width, link)
+        results.append((value, *torch.autograd.grad((value * weight).sum(), (x, y, width))))
+    for fours, fewest, whole in zip(*results, strict=True):
+        assert torch.allclose(fours, whole, rtol=1e-12, atol=1e-12)
+        assert torch.allclose(fewest, whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
+@pytest.mark.parametrize("classes", [1, 2])
+def test_first_and_second_derivatives_of_the_tiles(link, classes):
+    x, index, y, counts, width = problem("normal", 7, 9, 0.7, classes)
+    y, counts = y.detach()[:, :-3].requires_grad_(), counts[:, :-3] + 1
+    inputs = x, y, width.requires_grad_()
+
+    def total(x, y, width):
+        return matrix_sum(x, index, y, counts, width, link)
+
+    assert torch.autograd.gradcheck(total, inputs)
+    assert torch.autograd.gradgradcheck(total, inputs)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("batched", [(0, 0), (0, None), (None, 0)])
+def test_tiles_under_vmap_of_grad(batched):
+    x, index, y, counts, width = problem("normal", 11, 9, 0.4)
+    x, y, counts = x.detach(), y.detach()[:, :-3], counts[:, :-3]
+    stacks = [
+        t if dim is None else torch.stack([t, 2 * t, t - 1])
+        for t, dim in zip((x, y), batched, strict=True)
+    ]
+
+    def total(x, y):
+        return matrix_sum(x, index, y, counts, width, "sigmoid").square().sum()
+
+    found = torch.func.vmap(torch.func.grad(total, (0, 1)), batched)(*stacks)
+    for k in range(3):
+        own = (t if dim is None else t[k] for t, dim in zip(stacks, batched, strict=True))
+        for of_all, of_one in zip(found, torch.func.grad(total, (0, 1))(*own), strict=True):
+            assert torch.allclose(of_all[k], of_one)
+
+
+def test_memory_of_smooth_ap_with_many_classes_is_linear_in_the_scores():
+    """In float32 arrays of all scores. A matrix of pairs would be 87 of them, and a step had five.
+
+    Few classes take the scan, many the matrix.
+    """
+    g = torch.Generator().manual_seed(4)
+
+    def arrays(classes, queue_size, batch=256):
+        loss = SmoothAPLoss(classes, queue_size=queue_size)
+
+        def rows(count):
+            targets = torch.randint(0, classes, (count,), generator=g)
+            return torch.randn(count, classes, generator=g).requires_grad_(), targets
+
+        with torch.no_grad():
+            loss(*rows(queue_size))
+        step = rows(batch)
+        scores = classes * (queue_size + batch)
+        return allocated_peak(lambda: loss(*step).backward()) / (4 * scores)
+
+    assert arrays(50, 4096) < 40
+    few, many = arrays(3, 2048), arrays(3, 8192)
+    assert many < 1.1 * few
 
 
 def test_count_not_above():
