@@ -13,7 +13,7 @@ class Gradients(NamedTuple):
     """How a loss moves with the logits ``[N, C]``, each column's by its own logits alone."""
 
     per_class: Tensor  # [N, C], of each class's loss
-    weight: Tensor  # [] or [C], of these in the loss
+    weight: float  # of these in the loss
     direct: Tensor | None  # [N, C], what reaches the loss beside them
 
 
@@ -24,34 +24,34 @@ def attach(
 
     There is no second derivative: autograd raises, where one is asked for.
     """
-    attached: tuple[Tensor, Tensor] = _Attached.apply(logits, loss, per_class, *gradients)
+    attached: tuple[Tensor, Tensor] = _Attached.apply(  # type: ignore[no-untyped-call]
+        logits, loss, per_class, gradients
+    )
     return attached
 
 
 class _Attached(torch.autograd.Function):
     @staticmethod
     def forward(
-        logits: Tensor, loss: Tensor, per_class: Tensor, *gradients: Tensor | None
+        ctx: Any, logits: Tensor, loss: Tensor, per_class: Tensor, gradients: Gradients
     ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gradients.per_class, gradients.direct)
+        ctx.weight = gradients.weight
         return loss.clone(), per_class.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[3:])
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(
         ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        per_class, weight, direct = ctx.saved_tensors
+        per_class, direct = ctx.saved_tensors
         scale = of_parts
         if of_loss is not None:
-            scale = weight * of_loss if scale is None else weight * of_loss + scale
+            scale = ctx.weight * of_loss if scale is None else ctx.weight * of_loss + scale
         if scale is None:
-            return (None,) * 6
+            return None, None, None, None
         gradient = per_class * scale
         if of_loss is not None and direct is not None:
             gradient += direct * of_loss
-        return gradient, None, None, None, None, None
+        return gradient, None, None, None

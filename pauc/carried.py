@@ -145,7 +145,8 @@ def _carried_step(
         loss = blend(loss, batch.cross_entropy, config)
         after = carry_on(held, rows, live, tracked)
     if torch.is_grad_enabled() and batch.logits.requires_grad:
-        gradients = _gradients(parts, gradient, valid, config)
+        with torch.no_grad():
+            gradients = _gradients(parts, gradient, int(valid.sum()), config)
         loss, per_class = attach(batch.logits, loss, per_class, gradients)
     terms = PAUCTerms(loss, per_class, valid, band.degenerate, tracked.negatives, {}, queue)
     return terms, entry, after
@@ -202,7 +203,7 @@ def _live_positives(entry: Entry) -> tuple[Positives, Tensor]:
     num_classes, count = entry.scores.shape
     logits = entry.scores.T
     if num_classes == 1:
-        places = (entry.targets == 1).nonzero().squeeze(-1)
+        places = entry.targets.nonzero().squeeze(-1)  # 0 or 1
         index, weight = torch.zeros_like(places), entry.weight.index_select(0, places)
     else:
         index, weight = entry.targets, entry.weight
@@ -219,19 +220,18 @@ def _losses(parts: _Parts, config: PAUCConfig) -> tuple[Tensor, Tensor, Tensor]:
         positives = Positives(*(torch.cat(sides) for sides in both))
     total = class_sum(positives.weight, positives.class_index, num_classes)
     valid = (total > 0) & band.defined
+    total += total == 0  # so that it can be divided by
     negatives = None
     if config.surrogate == "trapezoid":
-        knots = torch.where(band.defined.unsqueeze(-1), band.edges.knots, 0.0)
-        slopes = trapezoid(positives, num_live, knots, band.tau)
+        slopes = trapezoid(positives, num_live, band.edges.knots, band.tau)
     else:
         negatives = _band_negatives(parts)
         sides = negatives.held, negatives.live, negatives.count
         slopes = pairwise(positives, num_live, *sides, band.tau, config.link)
         valid &= negatives.count > 0
-    divisor = torch.where(total > 0, total, 1.0)
-    value = class_mean(slopes.contribution, positives, num_classes, divisor)
-    losses = torch.where(valid, 1 - value, 0.0)
-    gradient = _gradient(parts, slopes, negatives, total, -(valid / divisor), config)
+    value = class_mean(slopes.contribution, positives, num_classes, total)
+    losses = (1 - value) * valid
+    gradient = _gradient(parts, slopes, negatives, total, valid / -total, config)
     return losses, valid, gradient
 
 
@@ -266,7 +266,7 @@ def _band_negatives(parts: _Parts) -> _BandNegatives:
     entry, held, top = parts.entry, parts.held, parts.tracked.top
     edges = parts.band.edges
     lower, upper = edges.t_beta.unsqueeze(-1), edges.t_alpha.unsqueeze(-1)
-    if parts.rows.others[0] == 0:
+    if parts.rows.entering.others == 0:
         scores = parts.rows.scores[0]  # nan for positives, which is not between anything
         is_live = (scores >= lower) & (scores <= upper)
     else:
@@ -298,18 +298,18 @@ def _negatives_between(scores: Tensor, targets: Tensor, lower: Tensor, upper: Te
     return between.scatter_(0, targets.unsqueeze(0), False)
 
 
-@torch.no_grad()
-def _gradients(parts: _Parts, per_class: Tensor, valid: Tensor, config: PAUCConfig) -> Gradients:
-    """Return what the gradient of the loss is made of; see :func:`pauc.step.blend`."""
-    weight = per_class.new_full((), config.pauc_weight)
+def _gradients(parts: _Parts, per_class: Tensor, count: int, config: PAUCConfig) -> Gradients:
+    """Return what the gradient of the loss is made of, for a number of valid classes.
+
+    See :func:`pauc.step.blend`.
+    """
+    rows, num_classes = per_class.shape
+    weight, bce_weight = config.pauc_weight, config.bce_weight / rows
     if config.reduction == "mean":
-        weight = weight / valid.sum().clamp(min=1)
+        weight, bce_weight = weight / max(count, 1), bce_weight / num_classes
     if config.bce_weight == 0:
         return Gradients(per_class, weight, None)
-    count, num_classes = per_class.shape
-    factor = config.bce_weight / count
-    if config.reduction == "mean":
-        factor /= num_classes
     direct = parts.entry.scores.T.contiguous().sigmoid()
-    direct.view(-1).index_add_(0, parts.places, direct.new_tensor(-1.0).expand(len(parts.places)))
-    return Gradients(per_class, weight, direct.mul_(factor))
+    minus_one = direct.new_tensor(-1.0).expand(len(parts.places))
+    direct.view(-1).index_add_(0, parts.places, minus_one)
+    return Gradients(per_class, weight, direct.mul_(bce_weight))

@@ -56,21 +56,28 @@ class Carried(NamedTuple):
     newest: int
 
 
+class Side(NamedTuple):
+    """How many rows there are of a kind."""
+
+    negatives: Tensor  # [C] int64, iid ones
+    positives: int
+    others: int  # not iid
+
+
 class Rows(NamedTuple):
     """The rows that make a difference: the batch's, which enter, and those that leave for them."""
 
     scores: Tensor  # [2, C, W], of those that enter and that leave; nan: no iid negative
-    negatives: Tensor  # [2, C] int64, iid negatives among them
-    positives: tuple[int, int]
-    others: tuple[int, int]  # how many are not iid
-    entering: int
+    entering: Side
+    leaving: Side
+    count: int  # how many enter
 
 
 class Tracked(NamedTuple):
     """What a step learns of the iid negatives of queue and batch."""
 
     negatives: Tensor  # [C] int64, how many
-    quantiles: Tensor  # [K, C], at all levels; nan for a class without
+    quantiles: Tensor  # [K, C], at all levels; 0 for a class without
     top: Tensor  # [C, B] the queue's from the last level of the first group upwards; -inf: none
     windows: Windows  # of the queue with the batch in it
     newest: int  # number of its newest row
@@ -78,8 +85,7 @@ class Tracked(NamedTuple):
 
 class _Sought(NamedTuple):
     position: Tensor  # [K, C] float64, descending
-    above: Tensor  # [K, C] int64, the rank at or above a position
-    below: Tensor  # [K, C] int64, at or below
+    ranks: Tensor  # [K, C, 2] int64, at or above a position, and at or below
     first: Tensor  # [G, C] int64, the least of a group's ranks
     last: Tensor  # [G, C] int64, the greatest
 
@@ -141,47 +147,45 @@ def changing_rows(entry: Entry, all_iid: bool, held: Held) -> Rows:
     num_classes, count = entry.scores.shape
     taken = max(held.rows.targets.shape[0] + count - held.size, 0)
     changing = entry.scores.new_full((2, num_classes, padded_width(count)), math.nan)
-    entering, leaving = changing[0, :, :count], changing[1, :, :taken]
-    entering.copy_(entry.scores)
-    leaving.copy_(ring(held.rows.scores, held.oldest, taken))
-    out_iid = None if held.others == 0 else ring(held.rows.iid, held.oldest, taken)
-    out_targets = ring(held.rows.targets, held.oldest, taken)
-    of_entering = _keep_iid_negatives_(entering, entry.targets, None if all_iid else entry.iid)
-    of_leaving = _keep_iid_negatives_(leaving, out_targets, out_iid)
-    negatives, positives, others = zip(of_entering, of_leaving, strict=True)
-    return Rows(changing, torch.stack(negatives), positives, others, count)
+    iid = None if held.others == 0 else ring(held.rows.iid, held.oldest, taken)
+    out = ring(held.rows.scores, held.oldest, taken), ring(held.rows.targets, held.oldest, taken)
+    return Rows(
+        changing,
+        _put(changing[0], entry.scores, entry.targets, None if all_iid else entry.iid),
+        _put(changing[1], *out, iid),
+        count,
+    )
 
 
-def _keep_iid_negatives_(
-    scores: Tensor, targets: Tensor, iid: Tensor | None
-) -> tuple[Tensor, int, int]:
-    """Put nan for all others of ``[C, N]``, in place.
-
-    Return how many remain, ``[C]``, how many rows are positives, and how many are not iid.
-    """
-    num_classes, rows = scores.shape
+def _put(into: Tensor, scores: Tensor, targets: Tensor, iid: Tensor | None) -> Side:
+    """Write scores ``[C, N]`` to the first columns, nan for those of no iid negative."""
+    num_classes, count = scores.shape
+    into = into.narrow(1, 0, count)
+    into.copy_(scores)
     if num_classes == 1:
-        scores.masked_fill_(targets == 1, math.nan)
-        positives = int(targets.sum())
+        places = targets.nonzero().squeeze(-1)
+        into.index_fill_(1, places, math.nan)
+        positives = len(places)
     else:
-        scores.scatter_(0, targets.unsqueeze(0), math.nan)
-        positives = rows
+        into.scatter_(0, targets.unsqueeze(0), math.nan)
+        positives = count
+    others = 0
     if iid is not None:
-        scores.masked_fill_(~iid, math.nan)
-    others = 0 if iid is None else rows - int(iid.sum())
-    return rows - others - _count_positives(targets, iid, num_classes), positives, others
+        into.masked_fill_(~iid, math.nan)
+        others = count - int(iid.sum())
+    return Side(count - others - _count_positives(targets, iid, num_classes), positives, others)
 
 
 def carry_on(held: Held, rows: Rows, live: Positives, tracked: Tracked) -> Carried:
     """Return what to carry on when the batch, of which ``live`` are positives, has entered."""
-    gone = rows.positives[1]
+    gone = rows.leaving.positives
     positives = (
         torch.cat([old[gone:], new]) for old, new in zip(held.positives, live, strict=True)
     )
     return Carried(
-        negatives=tracked.negatives - rows.negatives[1],
+        negatives=tracked.negatives - rows.leaving.negatives,
         positives=Positives(*positives),
-        others=held.others + rows.others[0] - rows.others[1],
+        others=held.others + rows.entering.others - rows.leaving.others,
         windows=tracked.windows,
         newest=tracked.newest,
     )
@@ -197,24 +201,25 @@ def track(held: Held, rows: Rows, groups: Groups, interpolation: Interpolation) 
             are of one level.
         interpolation: as in :func:`pauc.band_edges`.
     """
-    negatives = held.negatives + rows.negatives[0]
+    negatives = held.negatives + rows.entering.negatives
     last = (negatives - 1).clamp(min=0)
     sought = _seek(groups, last)
     windows, change, lost = _windows_for(held, rows, sought, groups)
     top = windows.values[0]
     if lost is not None:
         top = _with_whole_classes(top, _reference(held, lost), lost)
-    number, newest = held.newest + 1, held.newest + rows.entering
-    windows = enter(windows, change, rows.scores[0], number, rows.entering)
-    high, low = _select(windows, sought)
+    number, newest = held.newest + 1, held.newest + rows.count
+    windows = enter(windows, change, rows.scores[0], number, rows.count)
+    high, low = _select(windows, sought, lost)
     if lost is not None:
         pool = torch.cat([rows.scores[0, lost], _reference(held, lost)], dim=1)
         ordered = pool.nan_to_num(nan=-math.inf).sort(dim=-1, descending=True).values.T
-        high = high.index_copy(1, lost, ordered.gather(0, sought.above[:, lost]))
-        low = low.index_copy(1, lost, ordered.gather(0, sought.below[:, lost]))
+        above, below = sought.ranks[:, lost].unbind(-1)
+        high = high.index_copy(1, lost, ordered.gather(0, above))
+        low = low.index_copy(1, lost, ordered.gather(0, below))
     quantiles = interpolate(high, low, sought.position, last, interpolation)
     if lost is not None:
-        quantiles = torch.where(negatives > 0, quantiles, math.nan)
+        quantiles = torch.where(negatives > 0, quantiles, 0.0)
     windows = leave_(windows, change, newest - held.size + 1)
     return Tracked(negatives, quantiles, top, windows, newest)
 
@@ -222,10 +227,10 @@ def track(held: Held, rows: Rows, groups: Groups, interpolation: Interpolation) 
 def _seek(groups: Groups, last: Tensor) -> _Sought:
     levels = [[level] for group in groups for level in group]
     position = last * torch.tensor(levels, dtype=torch.float64, device=last.device)
-    above, below = position.long(), position.ceil().long()
-    of_band = len(groups[0])
-    first = torch.cat([above[:1], above[of_band:]])
-    return _Sought(position, above, below, first, below[of_band - 1 :])
+    ranks = torch.stack([position.floor(), position.ceil()], dim=-1).long()
+    above, below = ranks.unbind(-1)
+    end = len(groups[0])
+    return _Sought(position, ranks, torch.cat([above[:1], above[end:]]), below[end - 1 :])
 
 
 def _reference(held: Held, classes: Tensor) -> Tensor:
@@ -260,7 +265,7 @@ def _windows_for(
         return build_windows(
             _reference(held, classes),
             age + (held.newest + 1 - count),
-            rows.scores[0, classes, : rows.entering],
+            rows.scores[0, classes, : rows.count],
             sought.first[:, classes],
             sought.last[:, classes],
             groups,
@@ -268,8 +273,8 @@ def _windows_for(
             held.size,
         )
 
-    def check(windows: Windows) -> Tensor | None:
-        serves = contains_ranks(windows, change, sought.first, sought.last)
+    def check() -> Tensor | None:
+        serves = contains_ranks(change, sought.first, sought.last)
         return None if bool(serves.all()) else serves
 
     windows = held.windows
@@ -277,12 +282,12 @@ def _windows_for(
     if windows is None or not fits:
         windows = build(torch.arange(held.rows.scores.shape[0], device=rows.scores.device))
     change = count_change(windows, rows.scores)
-    serves = check(windows)
+    serves = check()
     if serves is not None and fits:
         classes = (~serves.all(dim=0)).nonzero().squeeze(-1)
         windows = replace_classes(windows, classes, build(classes))
         recount_(change, windows, classes, rows.scores)
-        serves = check(windows)
+        serves = check()
     if serves is None:
         return windows, change, None
     # So many ties that a window has no room for them, or no negatives at all.
@@ -303,25 +308,23 @@ def _fits(windows: Windows, held: Held, room: tuple[int, ...]) -> bool:
     )
 
 
-def _select(windows: Windows, sought: _Sought) -> tuple[Tensor, Tensor]:
+def _select(windows: Windows, sought: _Sought, lost: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the scores ``[K, C]`` at the ranks sought, of windows with the batch in them."""
-    more = len(sought.above) - len(windows.values)  # levels of the first window beyond the last one
+    more = len(sought.ranks) - len(windows.values)  # levels of the first window beyond the last one
 
     def of_levels(of_windows: Tensor) -> Tensor:
-        first = of_windows[:1].expand(more, *of_windows.shape[1:])
-        return torch.cat([first, of_windows])
+        first = of_windows[:1]
+        return torch.cat([first] * more + [of_windows])
 
     values = of_levels(windows.values)
-    deepest = values.shape[-1] - 1
-    passed = of_levels(windows.beyond[0])
-    # Where a window does not serve, any rank will do.
-    above, below = ((rank - passed).clamp(0, deepest) for rank in (sought.above, sought.below))
+    ranks = sought.ranks - of_levels(windows.beyond[0]).unsqueeze(-1)
+    if lost is not None:  # where a window does not serve, any rank will do
+        ranks = ranks.clamp(0, values.shape[-1] - 1)
     if in_order(windows):
-        high, low = (values.gather(-1, rank.unsqueeze(-1)) for rank in (above, below))
-        return high.squeeze(-1), low.squeeze(-1)
-    high, low = of_levels(windows.bounds.transpose(0, 1)).transpose(0, 1)
-    held = of_levels(windows.beyond[1] - windows.beyond[0])
-    found = select_ranks(
-        values.flatten(0, 1), *(t.reshape(-1) for t in (above, below, low, high, held))
-    )
-    return found[0].view_as(above), found[1].view_as(above)
+        high, low = values.gather(-1, ranks).unbind(-1)
+        return high, low
+    above, below = ranks.flatten(0, 1).unbind(-1)
+    upper, lower = (of_levels(bound).view(-1) for bound in windows.bounds)
+    held = of_levels(windows.beyond[1] - windows.beyond[0]).view(-1)
+    high, low = select_ranks(values.flatten(0, 1), above, below, lower, upper, held)
+    return high.view_as(sought.position), low.view_as(sought.position)

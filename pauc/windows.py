@@ -40,8 +40,9 @@ class Windows(NamedTuple):
 class Change(NamedTuple):
     """What a step does to the windows, for rows that enter (index 0) and that leave (index 1)."""
 
-    beyond: Tensor  # [2, 2, G, C, W] bool, which scores are beyond which bound
+    mask: Tensor  # [2, 2, G, C, W] bool, which scores are beyond which bound
     counts: Tensor  # [2, 2, G, C] int64, how many
+    entered: Tensor  # [2, G, C] int64, how many of queue and batch
 
 
 def _margin(levels: tuple[float, ...], columns: int) -> int:
@@ -81,13 +82,14 @@ def count_change(windows: Windows, rows: Tensor) -> Change:
 
     ``W`` is from :func:`padded_width`.
     """
-    beyond = rows[:, None, None] > windows.bounds.unsqueeze(-1)
-    return Change(beyond, count_true(beyond))
+    mask = rows[:, None, None] > windows.bounds.unsqueeze(-1)
+    counts = count_true(mask)
+    return Change(mask, counts, windows.beyond + counts[0])
 
 
-def contains_ranks(windows: Windows, change: Change, first: Tensor, last: Tensor) -> Tensor:
+def contains_ranks(change: Change, first: Tensor, last: Tensor) -> Tensor:
     """Return ``[G, C]`` bool: the ranks ``[G, C]`` of queue and batch lie within the window."""
-    above, within = windows.beyond + change.counts[0]
+    above, within = change.entered
     return (first >= above) & (last < within)
 
 
@@ -182,32 +184,35 @@ def replace_classes(windows: Windows, classes: Tensor, new: Windows) -> Windows:
 
 def recount_(change: Change, windows: Windows, classes: Tensor, rows: Tensor) -> None:
     """Bring a change up to date after the windows of some classes, an index ``[F]``, are new."""
-    few = windows._replace(bounds=windows.bounds[..., classes])
-    new = count_change(few, rows[:, classes])
-    change.beyond.index_copy_(3, classes, new.beyond)
+    bounds, beyond = windows.bounds[..., classes], windows.beyond[..., classes]
+    new = count_change(windows._replace(bounds=bounds, beyond=beyond), rows[:, classes])
+    change.mask.index_copy_(3, classes, new.mask)
     change.counts.index_copy_(3, classes, new.counts)
+    change.entered.index_copy_(2, classes, new.entered)
 
 
 def enter(windows: Windows, change: Change, rows: Tensor, number: int, count: int) -> Windows:
     """Return the windows with the rows ``[C, W]`` that enter in them; their width is padded.
 
     ``number`` is that of the first of ``count`` rows. Few scores are put in order, and so are many
-    now and then, before places without a score outweigh the others; see :func:`in_order`.
+    when places without a score begin to outweigh the others; see :func:`in_order`.
     """
     above, within = change.counts[0]
-    held = windows.values.shape[-1]
-    width = padded_width(held + max(1, int((within - above).max()))) - held
-    new, numbers = _columns_inside(change.beyond[0], within - above, width, rows, number)
+    inside, held, room = within - above, windows.values.shape[-1], max(windows.room)
+    width = padded_width(held + max(1, int(inside.max()))) - held
+    new, numbers = _columns_inside(change.mask[0], inside, width, rows, number)
     values = torch.cat([windows.values, new], dim=-1)
     numbers = torch.cat([windows.numbers, numbers], dim=-1)
     blocks = (*windows.blocks, (width, number + count - 1))
-    beyond = windows.beyond + change.counts[0]
-    if values.numel() <= _FEW or values.shape[-1] > 3 * max(windows.room):
+    few = values.numel() <= _FEW
+    if few or values.shape[-1] > 3 * room:
         values, order = values.sort(dim=-1, descending=True)
-        kept = max(1, int((beyond[1] - beyond[0]).max()))
-        values, numbers = values[..., :kept], numbers.gather(-1, order[..., :kept])
-        blocks = ((kept, blocks[-1][1]),)
-    return windows._replace(beyond=beyond, values=values, numbers=numbers, blocks=blocks)
+        kept = values.shape[-1]
+        if not few or kept > room:
+            kept = max(1, int((change.entered[1] - change.entered[0]).max()))
+            values, order = values[..., :kept], order[..., :kept]
+        numbers, blocks = numbers.gather(-1, order), ((kept, blocks[-1][1]),)
+    return windows._replace(beyond=change.entered, values=values, numbers=numbers, blocks=blocks)
 
 
 def in_order(windows: Windows) -> bool:
@@ -216,11 +221,12 @@ def in_order(windows: Windows) -> bool:
 
 
 def _columns_inside(
-    beyond: Tensor, counts: Tensor, width: int, rows: Tensor, number: int
+    mask: Tensor, counts: Tensor, width: int, rows: Tensor, number: int
 ) -> tuple[Tensor, Tensor]:
     """Return the entering scores that are in a window, and their numbers, ``[G, C, width]``."""
-    groups, classes, columns = beyond.shape[1:]
-    flat = (beyond[0] ^ beyond[1]).view(-1).nonzero().squeeze(-1)
+    groups, classes, columns = mask.shape[1:]
+    above, within = mask
+    flat = (above ^ within).view(-1).nonzero().squeeze(-1)
     counts = counts.reshape(-1)
     window = flat // columns
     # What is inside comes by window and column; where a window starts, the next block of places.
@@ -236,15 +242,12 @@ def _columns_inside(
 
 def leave_(windows: Windows, change: Change, first: int) -> Windows:
     """Return the windows without the rows below number ``first``; values are overwritten."""
-    blocks, gone = list(windows.blocks), 0
+    values, numbers, blocks = windows.values, windows.numbers, windows.blocks
     while len(blocks) > 1 and blocks[0][1] < first:
-        gone += blocks.pop(0)[0]
-    values, numbers = windows.values[..., gone:], windows.numbers[..., gone:]
-    oldest = slice(blocks[0][0])
-    values[..., oldest].masked_fill_(numbers[..., oldest] < first, -math.inf)
-    return windows._replace(
-        beyond=windows.beyond - change.counts[1],
-        values=values,
-        numbers=numbers,
-        blocks=tuple(blocks),
-    )
+        gone, blocks = blocks[0][0], blocks[1:]
+        values, numbers = values[..., gone:], numbers[..., gone:]
+    oldest = blocks[0][0]
+    left = numbers.narrow(-1, 0, oldest) < first
+    values.narrow(-1, 0, oldest).masked_fill_(left, -math.inf)
+    beyond = windows.beyond - change.counts[1]
+    return windows._replace(beyond=beyond, values=values, numbers=numbers, blocks=blocks)
