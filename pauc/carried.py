@@ -227,7 +227,7 @@ def _losses(parts: _Parts, config: PAUCConfig) -> tuple[Tensor, Tensor, Tensor]:
     else:
         negatives = _band_negatives(parts)
         sides = negatives.held, negatives.live, negatives.count
-        slopes = pairwise(positives, num_live, *sides, band.tau, config.link)
+        slopes = pairwise(positives, num_live, *sides, band.edges, band.tau, config.link)
         valid &= negatives.count > 0
     value = class_mean(slopes.contribution, positives, num_classes, total)
     losses = (1 - value) * valid
@@ -253,7 +253,7 @@ def _gradient(
     if num_classes > 1:
         of_positive = of_positive[parts.live.class_index]
     gradient.view(-1).index_copy_(0, parts.places, slopes.positive * of_positive)
-    if negatives is not None and slopes.negative is not None:
+    if negatives is not None:
         if config.gradient_scale == "live":
             factor = factor * live_factor(negatives.count, negatives.live_count).to(factor.dtype)
         # Padding names column 0 and adds nothing to it.

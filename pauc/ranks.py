@@ -10,19 +10,26 @@ from torch import Tensor
 from pauc.windows import count_true
 
 _STEPS = 4  # of the search for bounds
-_NEAR = 4  # how far beyond the ranks sought it aims
+_NEAR = 4  # how far beyond the ranks sought it aims at first
 _MOST = 64  # candidates between the bounds
 
 
 def select_ranks(
-    values: Tensor, above: Tensor, below: Tensor, low: Tensor, high: Tensor, held: Tensor
+    values: Tensor,
+    above: Tensor,
+    below: Tensor,
+    low: Tensor,
+    high: Tensor,
+    held: Tensor,
+    guess: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the scores at the descending ranks ``above`` and ``below`` ``[R]`` in ``[R, B]``.
 
     ``below`` is ``above`` or one more, below ``held``, the number of finite scores, which lie
     above ``low`` and not above ``high``. ``B`` is from :func:`pauc.windows.padded_width`.
     """
-    upper, lower, passed, reached = _bounds_near(values, above, below, low, high, held)
+    bounds = low, high, held, guess
+    upper, lower, passed, reached = _bounds_near(values, above, below, *bounds)
     between = (values <= upper.unsqueeze(-1)) & (values > lower.unsqueeze(-1))
     few = reached - passed <= _MOST
     between &= few.unsqueeze(-1)
@@ -46,20 +53,28 @@ def _in_order(values: Tensor, rank: Tensor) -> Tensor:
 
 
 def _bounds_near(
-    values: Tensor, above: Tensor, below: Tensor, low: Tensor, high: Tensor, held: Tensor
+    values: Tensor,
+    above: Tensor,
+    below: Tensor,
+    low: Tensor,
+    high: Tensor,
+    held: Tensor,
+    guess: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return bounds ``[R]`` around the scores at the ranks, and how many scores exceed each.
 
-    In a window, scores are about evenly spread, so that a few steps of interpolation come close.
-    They aim beyond either rank in turns.
+    From a guess on, a few steps of interpolation come close. They aim beyond either rank in turns.
     """
     upper, lower = torch.minimum(high, values.amax(dim=-1)), low
     passed, reached = torch.zeros_like(above), held
     for step in range(_STEPS):
-        aim = above - _NEAR if step % 2 == 0 else below + _NEAR
+        near = _NEAR << step
+        aim = torch.where(reached - below > above - passed, below + near, above - near)
         share = (aim - passed).clamp(min=0) / (reached - passed).clamp(min=1)
         bound = torch.lerp(upper, lower, share.to(values.dtype).clamp(max=1))
         bound = torch.where(bound > -math.inf, bound, upper)  # no use without an end below
+        if step == 0 and guess is not None:
+            bound = guess
         count = count_true(values > bound.unsqueeze(-1))
         is_upper, is_lower = count <= above, count > below
         upper, passed = torch.where(is_upper, bound, upper), torch.where(is_upper, count, passed)

@@ -7,20 +7,23 @@ the scores; here the gradient is computed beside them, at a fraction of the oper
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from pauc.config import Link
 from pauc.pairs import sum_link_of_parts
+from pauc.selection import BandEdges
 from pauc.surrogates import Positives
 
 _BLOCK = 1 << 16  # pairs at a time, so that they stay in a processor's cache
 # Where pairs in blocks are faster than the scan, measured on a CPU.
 _FEW_PAIRS = 1 << 20
 _FEW_PER_SCORE = 64
+_WIDEST = 30  # band, in units of tau, whose factors are exact enough
+_FAR = 60  # above the band, in the same units, where a link is 1
 
 
 class Slopes(NamedTuple):
@@ -29,7 +32,7 @@ class Slopes(NamedTuple):
     contribution: Tensor  # [P]
     positive: Tensor  # [L], a live positive's weight times the slope of its contribution
     # [C, B], of the weighted sum of a class's contributions, by the scores of live negatives
-    negative: Tensor | None
+    negative: Tensor
 
 
 def trapezoid(positives: Positives, num_live: int, knots: Tensor, tau: Tensor) -> Slopes:
@@ -39,7 +42,8 @@ def trapezoid(positives: Positives, num_live: int, knots: Tensor, tau: Tensor) -
     soft = (positives.scores.unsqueeze(-1) - knots).div_(tau.unsqueeze(-1)).sigmoid_()
     live = soft[:num_live]
     slope = _integrate(live * (1 - live)) / tau[:num_live]
-    return Slopes(_integrate(soft), positives.weight[:num_live] * slope, None)
+    nothing = slope.new_empty(knots.shape[0], 0)
+    return Slopes(_integrate(soft), positives.weight[:num_live] * slope, nothing)
 
 
 def _integrate(values: Tensor) -> Tensor:
@@ -63,27 +67,32 @@ def pairwise(
     held: Negatives,
     live: Negatives,
     count: Tensor,
+    edges: BandEdges,
     tau: Tensor,
     link: Link,
 ) -> Slopes:
-    """Return each positive's mean link over the ``count`` ``[C]`` negatives, held and live."""
+    """Return each positive's mean link over the ``count`` ``[C]`` negatives in the band."""
     pairs = len(positives.scores) * held.scores.shape[-1]
     scores = len(positives.scores) + 8 * held.scores.numel()
-    few = pairs <= _FEW_PAIRS + _FEW_PER_SCORE * scores
-    slopes = (_in_blocks if few else _by_scan)(positives, num_live, held, live, tau, link)
+    blocks = pairs <= _FEW_PAIRS + _FEW_PER_SCORE * scores
+    # What exp(s_i / tau) and exp(s_j / tau) can hold, at what precision.
+    blocks = blocks and bool(((edges.t_alpha - edges.t_beta) / tau).max() <= _WIDEST)
+    sides = positives, num_live, held, live
+    if blocks:
+        slopes = _in_blocks(*sides, edges.t_beta, tau, link)
+    else:
+        slopes = _by_graph(*sides, tau, link)
     divisor = count.clamp(min=1).to(tau.dtype)
-    of_positive = divisor
-    if len(tau) > 1:
-        of_positive = divisor[positives.class_index]
-    assert slopes.negative is not None
+    of_positive = divisor if len(tau) == 1 else divisor[positives.class_index]
+    of_live = divisor if len(tau) == 1 else of_positive[:num_live]
     return Slopes(
         slopes.contribution / of_positive,
-        slopes.positive / of_positive[: num_live if len(tau) > 1 else 1],
+        slopes.positive / of_live,
         slopes.negative / divisor.unsqueeze(-1),
     )
 
 
-def _by_scan(
+def _by_graph(
     positives: Positives,
     num_live: int,
     held: Negatives,
@@ -100,7 +109,7 @@ def _by_scan(
             positives.class_index,
             num_live,
             (against, live.real.to(tau.dtype)),
-            (held.scores, held.real.to(tau.dtype)),
+            (torch.where(held.real, held.scores, 0.0), held.real.to(tau.dtype)),
             tau,
             link,
         )
@@ -113,50 +122,66 @@ def _in_blocks(
     num_live: int,
     held: Negatives,
     live: Negatives,
+    origin: Tensor,
     tau: Tensor,
     link: Link,
 ) -> Slopes:
-    """Return the sums over pairs from the matrix of pairs, a few rows of it at a time."""
+    """Return the sums over pairs from the matrix of pairs, a few rows of it at a time.
+
+    ``exp(-(s_i - s_j) / tau)`` is the product of a factor for either, so that a pair costs a
+    multiplication and what the link makes of it. ``origin`` ``[C]`` is the lower edge of the band,
+    from which scores are measured.
+    """
     num_classes, width = len(tau), held.scores.shape[-1]
-    # Where the link and its slope are 0, or a constant that is taken off below.
-    nowhere = math.inf if link == "sigmoid" else -math.inf
+    index = None if num_classes == 1 else positives.class_index
     real = torch.cat([held.real, live.real], dim=1)
-    scores = torch.where(real, torch.cat([held.scores, live.scores], dim=1), nowhere)
-    summed = torch.empty_like(positives.scores)
-    slope = torch.empty_like(positives.scores[:num_live])
+    scores = torch.cat([held.scores, live.scores], dim=1)
+    # Padding has the factor of a negative that no positive exceeds, or that all do.
+    padding = torch.finfo(tau.dtype).max if link == "sigmoid" else 0.0
+    falling = ((scores - origin.unsqueeze(-1)) / tau.unsqueeze(-1)).exp_()
+    falling = torch.where(real, falling, padding)
+    if index is not None:
+        origin, tau = origin[index], tau[index]
+    rising = ((origin - positives.scores) / tau).clamp(min=-_FAR).exp_()
+    weight = positives.weight / tau
+    summed, slope = torch.empty_like(rising), torch.empty_like(rising[:num_live])
     against = torch.zeros_like(live.scores)
-    rows = max(1, _BLOCK // max(1, scores.shape[-1]))
-    ends = [*range(rows, num_live, rows), num_live, *range(num_live + rows, len(summed), rows)]
-    start = 0
-    for end in [*ends, len(summed)]:
-        block = slice(start, end)
-        start = end
-        index = positives.class_index[block]
-        negatives = scores if num_classes == 1 else scores.index_select(0, index)
-        scale = tau if num_classes == 1 else tau.index_select(0, index)
-        u = (positives.scores[block].unsqueeze(-1) - negatives).div_(scale.unsqueeze(-1))
-        value, steepness = _link_of(u, link, end <= num_live, width)
+    for block in _blocks(num_live, len(rising), scores.shape[-1]):
+        rows = falling if index is None else falling.index_select(0, index[block])
+        value, steep = _link_of(
+            rows * rising[block].unsqueeze(-1), link, block.stop <= num_live, width
+        )
         torch.sum(value, dim=-1, out=summed[block])
-        if end <= num_live:
-            torch.sum(steepness, dim=-1, out=slope[block])
-            slope[block].div_(scale)
-            steepness = steepness[:, width:]
-        weighted = steepness * (positives.weight[block] / scale).unsqueeze(-1)
-        if num_classes == 1:
-            against -= weighted.sum(dim=0)
+        if block.stop <= num_live:
+            torch.sum(steep, dim=-1, out=slope[block])
+            steep = steep[:, width:]
+        steep = steep * weight[block].unsqueeze(-1)
+        if index is None:
+            against -= steep.sum(dim=0)
         else:
-            against.index_add_(0, index, weighted, alpha=-1)
+            against.index_add_(0, index[block], steep, alpha=-1)
     if link == "logistic":
         number = real.sum(dim=-1).to(summed.dtype)
-        summed += number if num_classes == 1 else number[positives.class_index]
-    return Slopes(summed, positives.weight[:num_live] * slope, against)
+        summed = (number if index is None else number[index]) - summed
+    return Slopes(summed, slope.mul_(weight[:num_live]), against)
 
 
-def _link_of(u: Tensor, link: Link, all_columns: bool, width: int) -> tuple[Tensor, Tensor]:
-    """Return the link of ``u``, up to a constant, and its slope: all columns, or from a width on."""
-    of_slope = u if all_columns else u[:, width:]
+def _blocks(num_live: int, rows: int, width: int) -> Iterator[slice]:
+    """Yield slices of the rows, of a limited number of pairs each, live ones and others apart."""
+    step = max(1, _BLOCK // max(1, width))
+    for first, last in ((0, num_live), (num_live, rows)):
+        for start in range(first, last, step):
+            yield slice(start, min(start + step, last))
+
+
+def _link_of(z: Tensor, link: Link, all_columns: bool, width: int) -> tuple[Tensor, Tensor]:
+    """Return what adds up to the link of ``-log z``, and its slope; that from a column on.
+
+    The logistic link is 1 minus what is returned.
+    """
+    steep = z if all_columns else z[:, width:]
     if link == "sigmoid":
-        value = u.sigmoid_()
-        return value, of_slope * (1 - of_slope)
-    value = logsigmoid(u).div_(math.log(2))
-    return value, of_slope.neg().sigmoid_().div_(math.log(2))
+        value = z.add_(1).reciprocal_()
+        return value, steep * (1 - steep)
+    value = z.log1p().div_(math.log(2))
+    return value, (1 - (steep + 1).reciprocal_()).div_(math.log(2))

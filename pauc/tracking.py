@@ -43,6 +43,7 @@ class Held(NamedTuple):
     positives: Positives  # oldest first
     others: int  # rows that are not iid
     windows: Windows | None
+    quantiles: Tensor | None  # [K, C], of the step before
     newest: int  # number of the newest row; the one before it has one less
 
 
@@ -53,6 +54,7 @@ class Carried(NamedTuple):
     positives: Positives
     others: int
     windows: Windows
+    quantiles: Tensor
     newest: int
 
 
@@ -108,7 +110,7 @@ def held_rows(queue: QueueState, carried: Carried | None) -> Held:
     iid = None if others == 0 else queue.iid
     negatives = fill - others - _count_positives(queue.targets, iid, num_classes)
     positives = _held_positives(queue, oldest)
-    return Held(queue, cursor, oldest, size, negatives, positives, others, None, fill - 1)
+    return Held(queue, cursor, oldest, size, negatives, positives, others, None, None, fill - 1)
 
 
 def _held_positives(held: QueueState, oldest: int) -> Positives:
@@ -187,6 +189,7 @@ def carry_on(held: Held, rows: Rows, live: Positives, tracked: Tracked) -> Carri
         positives=Positives(*positives),
         others=held.others + rows.entering.others - rows.leaving.others,
         windows=tracked.windows,
+        quantiles=tracked.quantiles,
         newest=tracked.newest,
     )
 
@@ -210,7 +213,7 @@ def track(held: Held, rows: Rows, groups: Groups, interpolation: Interpolation) 
         top = _with_whole_classes(top, _reference(held, lost), lost)
     number, newest = held.newest + 1, held.newest + rows.count
     windows = enter(windows, change, rows.scores[0], number, rows.count)
-    high, low = _select(windows, sought, lost)
+    high, low = _select(windows, sought, lost, held.quantiles)
     if lost is not None:
         pool = torch.cat([rows.scores[0, lost], _reference(held, lost)], dim=1)
         ordered = pool.nan_to_num(nan=-math.inf).sort(dim=-1, descending=True).values.T
@@ -308,7 +311,9 @@ def _fits(windows: Windows, held: Held, room: tuple[int, ...]) -> bool:
     )
 
 
-def _select(windows: Windows, sought: _Sought, lost: Tensor | None) -> tuple[Tensor, Tensor]:
+def _select(
+    windows: Windows, sought: _Sought, lost: Tensor | None, guess: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Return the scores ``[K, C]`` at the ranks sought, of windows with the batch in them."""
     more = len(sought.ranks) - len(windows.values)  # levels of the first window beyond the last one
 
@@ -326,5 +331,7 @@ def _select(windows: Windows, sought: _Sought, lost: Tensor | None) -> tuple[Ten
     above, below = ranks.flatten(0, 1).unbind(-1)
     upper, lower = (of_levels(bound).view(-1) for bound in windows.bounds)
     held = of_levels(windows.beyond[1] - windows.beyond[0]).view(-1)
-    high, low = select_ranks(values.flatten(0, 1), above, below, lower, upper, held)
+    if guess is not None:
+        guess = guess.reshape(-1) if guess.shape == sought.position.shape else None
+    high, low = select_ranks(values.flatten(0, 1), above, below, lower, upper, held, guess)
     return high.view_as(sought.position), low.view_as(sought.position)

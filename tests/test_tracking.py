@@ -208,9 +208,10 @@ def test_a_rank_is_found_among_ties_and_outliers(count):
         above = (share * (held - 1)).long()
         below = torch.minimum(above + 1, held - 1)
         for ends in ((low, values.amax(1)), (low - torch.inf, low + torch.inf)):
-            high, lower = ranks.select_ranks(values, above, below, *ends, held)
-            assert torch.equal(high, ordered.gather(1, above.unsqueeze(1)).squeeze(1))
-            assert torch.equal(lower, ordered.gather(1, below.unsqueeze(1)).squeeze(1))
+            for guess in (None, values[:, 0], torch.full((3,), 7.0)):
+                high, lower = ranks.select_ranks(values, above, below, *ends, held, guess)
+                assert torch.equal(high, ordered.gather(1, above.unsqueeze(1)).squeeze(1))
+                assert torch.equal(lower, ordered.gather(1, below.unsqueeze(1)).squeeze(1))
 
 
 @pytest.mark.parametrize("width", [64, 128, 1984, 2048, 2112, 5120])
