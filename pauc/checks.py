@@ -122,8 +122,9 @@ def _kind(name: str, queue: QueueState) -> str:
 
 
 def in_range(targets: Tensor, size: int) -> bool:
-    """Return whether all of some int64 targets are certainly in ``0 ... size - 1``; reads data."""
-    if targets.dtype != torch.int64 or targets.numel() == 0:
+    """Return whether targets are integers that are all in ``0 ... size - 1``; reads data."""
+    fractions = targets.is_floating_point() or targets.is_complex()
+    if fractions or targets.dtype == torch.bool or targets.numel() == 0:
         return False
     least, greatest = targets.aminmax()
     return int(least) >= 0 and int(greatest) < size

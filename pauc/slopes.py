@@ -23,7 +23,8 @@ _BLOCK = 1 << 16  # pairs at a time, so that they stay in a processor's cache
 _FEW_PAIRS = 1 << 20
 _FEW_PER_SCORE = 64
 _WIDEST = 30  # band, in units of tau, whose factors are exact enough
-_FAR = 60  # above the band, in the same units, where a link is 1
+_FAR = 60  # above its lower edge, in the same units, where a link is 1
+_LOW = 50  # below it, where the logistic link can still be computed so
 
 
 class Slopes(NamedTuple):
@@ -72,16 +73,16 @@ def pairwise(
     link: Link,
 ) -> Slopes:
     """Return each positive's mean link over the ``count`` ``[C]`` negatives in the band."""
+    sides = positives, num_live, held, live
     pairs = len(positives.scores) * held.scores.shape[-1]
     scores = len(positives.scores) + 8 * held.scores.numel()
-    blocks = pairs <= _FEW_PAIRS + _FEW_PER_SCORE * scores
-    # What exp(s_i / tau) and exp(s_j / tau) can hold, at what precision.
-    blocks = blocks and bool(((edges.t_alpha - edges.t_beta) / tau).max() <= _WIDEST)
-    sides = positives, num_live, held, live
-    if blocks:
-        slopes = _in_blocks(*sides, edges.t_beta, tau, link)
-    else:
+    exponents = None
+    if pairs <= _FEW_PAIRS + _FEW_PER_SCORE * scores:
+        exponents = _exponents(positives, held, live, edges, tau, link)
+    if exponents is None:
         slopes = _by_graph(*sides, tau, link)
+    else:
+        slopes = _in_blocks(*sides, *exponents, tau, link)
     divisor = count.clamp(min=1).to(tau.dtype)
     of_positive = divisor if len(tau) == 1 else divisor[positives.class_index]
     of_live = divisor if len(tau) == 1 else of_positive[:num_live]
@@ -101,9 +102,10 @@ def _by_graph(
     link: Link,
 ) -> Slopes:
     """Return the sums over pairs from :func:`pauc.pairs.sum_link_of_parts`."""
-    with torch.enable_grad():
-        own = positives.scores[:num_live].requires_grad_()
-        against = live.scores.detach().requires_grad_()
+    wanted = not torch.is_inference_mode_enabled()  # there, nobody can ask for a gradient
+    with torch.set_grad_enabled(wanted):
+        own = positives.scores[:num_live].requires_grad_(wanted)
+        against = live.scores.detach().requires_grad_(wanted)
         summed = sum_link_of_parts(
             torch.cat([own, positives.scores[num_live:]]),
             positives.class_index,
@@ -113,8 +115,35 @@ def _by_graph(
             tau,
             link,
         )
-        slopes = torch.autograd.grad(summed, (own, against), positives.weight)
-    return Slopes(summed.detach(), *slopes)
+        if wanted:
+            own, against = torch.autograd.grad(summed, (own, against), positives.weight)
+    return Slopes(summed.detach(), own, against)
+
+
+def _exponents(
+    positives: Positives,
+    held: Negatives,
+    live: Negatives,
+    edges: BandEdges,
+    tau: Tensor,
+    link: Link,
+) -> tuple[Tensor, Tensor] | None:
+    """Return scores above the band's lower edge, in units of tau: of negatives, and of positives.
+
+    The negatives' ``[C, B]`` are held and live. None where exponentials of them would not be exact.
+    """
+    origin, width = edges.t_beta, (edges.t_alpha - edges.t_beta) / tau
+    if not bool(width.max() <= _WIDEST):
+        return None
+    against = torch.cat([held.scores, live.scores], dim=1)
+    against = (against - origin.unsqueeze(-1)) / tau.unsqueeze(-1)
+    if len(tau) > 1:
+        origin, tau = origin[positives.class_index], tau[positives.class_index]
+    own = (positives.scores - origin) / tau
+    # There the logarithm is a straight line, and its argument overflows.
+    if link == "logistic" and len(own) > 0 and not bool(own.min() >= -_LOW):
+        return None
+    return against, own.clamp(max=_FAR)
 
 
 def _in_blocks(
@@ -122,48 +151,42 @@ def _in_blocks(
     num_live: int,
     held: Negatives,
     live: Negatives,
-    origin: Tensor,
+    against: Tensor,
+    own: Tensor,
     tau: Tensor,
     link: Link,
 ) -> Slopes:
     """Return the sums over pairs from the matrix of pairs, a few rows of it at a time.
 
     ``exp(-(s_i - s_j) / tau)`` is the product of a factor for either, so that a pair costs a
-    multiplication and what the link makes of it. ``origin`` ``[C]`` is the lower edge of the band,
-    from which scores are measured.
+    multiplication and what the link makes of it.
     """
-    num_classes, width = len(tau), held.scores.shape[-1]
-    index = None if num_classes == 1 else positives.class_index
-    real = torch.cat([held.real, live.real], dim=1)
-    scores = torch.cat([held.scores, live.scores], dim=1)
+    width = held.scores.shape[-1]
+    index = None if len(tau) == 1 else positives.class_index
     # Padding has the factor of a negative that no positive exceeds, or that all do.
     padding = torch.finfo(tau.dtype).max if link == "sigmoid" else 0.0
-    falling = ((scores - origin.unsqueeze(-1)) / tau.unsqueeze(-1)).exp_()
-    falling = torch.where(real, falling, padding)
-    if index is not None:
-        origin, tau = origin[index], tau[index]
-    rising = ((origin - positives.scores) / tau).clamp(min=-_FAR).exp_()
-    weight = positives.weight / tau
-    summed, slope = torch.empty_like(rising), torch.empty_like(rising[:num_live])
-    against = torch.zeros_like(live.scores)
-    for block in _blocks(num_live, len(rising), scores.shape[-1]):
-        rows = falling if index is None else falling.index_select(0, index[block])
-        value, steep = _link_of(
-            rows * rising[block].unsqueeze(-1), link, block.stop <= num_live, width
-        )
+    real = torch.cat([held.real, live.real], dim=1)
+    rising, falling = torch.where(real, against.exp_(), padding), own.neg_().exp_()
+    weight = positives.weight / (tau if index is None else tau[index])
+    summed, slope = torch.empty_like(falling), torch.empty_like(falling[:num_live])
+    slope_live = torch.zeros_like(live.scores)
+    for block in _blocks(num_live, len(falling), real.shape[-1]):
+        rows = rising if index is None else rising.index_select(0, index[block])
+        pairs = rows * falling[block].unsqueeze(-1)
+        value, steep = _link_of(pairs, link, block.stop <= num_live, width)
         torch.sum(value, dim=-1, out=summed[block])
         if block.stop <= num_live:
             torch.sum(steep, dim=-1, out=slope[block])
             steep = steep[:, width:]
         steep = steep * weight[block].unsqueeze(-1)
         if index is None:
-            against -= steep.sum(dim=0)
+            slope_live -= steep.sum(dim=0)
         else:
-            against.index_add_(0, index[block], steep, alpha=-1)
+            slope_live.index_add_(0, index[block], steep, alpha=-1)
     if link == "logistic":
         number = real.sum(dim=-1).to(summed.dtype)
         summed = (number if index is None else number[index]) - summed
-    return Slopes(summed, slope.mul_(weight[:num_live]), against)
+    return Slopes(summed, slope.mul_(weight[:num_live]), slope_live)
 
 
 def _blocks(num_live: int, rows: int, width: int) -> Iterator[slice]:

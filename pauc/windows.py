@@ -18,7 +18,7 @@ from torch import Tensor
 # Up to so many columns, bytes can count 8 of them at a time; beyond, in chunks of up to 1024.
 _ONE_CHUNK, _CHUNK, _UNIT = 1984, 1024, 64
 _SPARE = 1.3  # room in a window beyond the scores that it holds at first
-_FEW = 8192  # so many scores are put in order in each step; more are searched
+_FEW = 1 << 15  # so many scores are put in order in each step; more are searched
 
 
 class Windows(NamedTuple):
@@ -73,7 +73,7 @@ def count_true(mask: Tensor) -> Tensor:
     """
     width = mask.shape[-1]
     chunk = width if width <= _ONE_CHUNK else math.gcd(width, _CHUNK)
-    words = mask.view(torch.int64).unflatten(-1, (-1, chunk // 8))
+    words = mask.view(torch.int64).view(*mask.shape[:-1], -1, chunk // 8)
     return words.sum(dim=-1).view(torch.uint8).sum(dim=-1)
 
 
@@ -90,7 +90,8 @@ def count_change(windows: Windows, rows: Tensor) -> Change:
 def contains_ranks(change: Change, first: Tensor, last: Tensor) -> Tensor:
     """Return ``[G, C]`` bool: the ranks ``[G, C]`` of queue and batch lie within the window."""
     above, within = change.entered
-    return (first >= above) & (last < within)
+    serves: Tensor = (first >= above) & (last < within)
+    return serves
 
 
 def build_windows(
