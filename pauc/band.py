@@ -118,10 +118,11 @@ class Width(NamedTuple):
 
 def safe_width(negative_count: Tensor, tau: Tensor) -> Width:
     """Return ``tau`` where there are negatives and dispersion, and where the latter lacks."""
-    present, spread = negative_count > 0, tau > torch.finfo(tau.dtype).tiny
+    present, tiny = negative_count > 0, torch.finfo(tau.dtype).tiny
+    defined = present & (tau > tiny)
     return Width(
-        tau=torch.where(present & spread, tau, 1.0),
-        defined=present & spread,
+        tau=tau.masked_fill(~defined, 1.0),
+        defined=defined,
         # nan (a non-finite score among the quartiles) is no lack of dispersion: the loss says so.
-        degenerate=present & ~spread & ~tau.isnan(),
+        degenerate=present & (tau <= tiny),
     )

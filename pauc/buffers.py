@@ -43,7 +43,16 @@ class QueueBuffers(nn.Module):
     @property
     def queue(self) -> QueueState:
         """The queue's state; its tensors are the module's buffers."""
-        return QueueState(*(getattr(self, f"queue_{name}") for name in QueueState._fields))
+        held: dict[str, Any] = self._buffers  # nn.Module looks into several places for a name
+        return QueueState(
+            scores=held["queue_scores"],
+            targets=held["queue_targets"],
+            iid=held["queue_iid"],
+            weight=held["queue_weight"],
+            cursor=held["queue_cursor"],
+            fill=held["queue_fill"],
+            step=held["queue_step"],
+        )
 
     def reset_queue(self) -> None:
         """Empty the queue."""

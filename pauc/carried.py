@@ -1,7 +1,7 @@
 """A step of the loss for a caller who carries windows from step to step.
 
 The numbers are those of :func:`pauc.pauc_loss_terms`; the cost is that of the rows which enter and
-leave, not that of the pool.
+leave, not that of the pool, and of few operators. The gradient is computed beside the loss.
 """
 
 from __future__ import annotations
@@ -11,22 +11,18 @@ import math
 import torch
 from torch import Tensor
 
-from pauc.band import assemble_band
+from pauc.attach import attach
+from pauc.band import Band, assemble_band
+from pauc.carried_loss import Parts, class_losses, live_positives, loss_gradients
+from pauc.checks import check_rows, in_range
 from pauc.config import PAUCConfig
 from pauc.functional import pauc_loss_terms
-from pauc.pairs import sum_link_of_parts
+from pauc.held import Carried, changing_rows, held_rows
 from pauc.pool import Batch, make_batch
 from pauc.queue import Entry, QueueState, compute_dtype
 from pauc.selection import BandEdges, dispersion
-from pauc.step import PAUCTerms, columns_of, live_factor, reduce_entropy, reduce_losses
-from pauc.surrogates import (
-    Positives,
-    class_mean,
-    class_sum,
-    scale_gradient,
-    trapezoid_contributions,
-)
-from pauc.tracking import Carried, Groups, Tracked, changing_rows, held_rows, track
+from pauc.step import PAUCTerms, blend, reduce_losses
+from pauc.tracking import Groups, Tracked, carry_on, track
 
 # A band that reaches deeper into the pool has no use for a window.
 _DEEPEST = 1 / 4
@@ -48,7 +44,7 @@ def pauc_step(
 
     Pure, as that is. Where windows are of no use, entry and carried are None and ``terms.queue`` is
     the queue after the step. Otherwise it is the queue before: the entry is for the caller to
-    write, by :func:`pauc.queue.write_entry_`.
+    write, by :func:`pauc.queue.write_entry_`; and the gradient cannot be differentiated again.
 
     Args:
         config: checked, as :func:`pauc.config.make_config` returns it.
@@ -58,10 +54,10 @@ def pauc_step(
     """
     read_values = validate_args and not torch.compiler.is_compiling()
     if read_values and not diagnostics and _windows_serve(logits, queue, config):
-        batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, read_values)
+        batch = _make_batch(logits, targets, queue, config, iid_mask, sample_weight)
         # A sum is finite only if all of its terms are.
-        if bool(batch.logits.detach().sum().isfinite()) and bool(batch.present.any()):
-            return _carried_step(_present_rows(batch), queue, config, carried)
+        if len(batch.targets) > 0 and math.isfinite(batch.logits.detach().sum()):
+            return _carried_step(batch, iid_mask is None, queue, config, carried)
     terms = pauc_loss_terms(
         logits,
         targets,
@@ -95,7 +91,26 @@ def _windows_serve(logits: Tensor, queue: QueueState, config: PAUCConfig) -> boo
     )
 
 
-def _present_rows(batch: Batch) -> Batch:
+def _make_batch(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    config: PAUCConfig,
+    iid_mask: Tensor | None,
+    sample_weight: Tensor | None,
+) -> Batch:
+    """Return the checked batch without the rows that are to be ignored."""
+    classes = max(logits.shape[1], 2)
+    if sample_weight is None and not 0 <= config.ignore_index < classes:
+        check_rows(logits, targets, queue, iid_mask, sample_weight)
+        if in_range(targets, classes):  # as nearly always: nothing to ignore, nothing to refuse
+            ones = targets.new_ones(logits.shape[0], dtype=torch.bool)
+            iid = ones if iid_mask is None else iid_mask
+            logits = logits.to(queue.scores.dtype)
+            return Batch(
+                logits, targets.reshape(-1).to(torch.int64), iid, ones.to(logits.dtype), ones
+            )
+    batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, read_values=True)
     if bool(batch.present.all()):
         return batch
     rows = batch.present.nonzero().squeeze(-1)
@@ -103,54 +118,29 @@ def _present_rows(batch: Batch) -> Batch:
 
 
 def _carried_step(
-    batch: Batch, queue: QueueState, config: PAUCConfig, carried: Carried | None
+    batch: Batch, all_iid: bool, queue: QueueState, config: PAUCConfig, carried: Carried | None
 ) -> tuple[PAUCTerms, Entry, Carried]:
     """Return the outcome of :func:`pauc_step` for a batch of present and finite rows."""
-    num_classes, size = queue.scores.shape
-    fill, cursor = int(queue.fill), int(queue.cursor)
-    entry = Entry(
-        scores=batch.logits.detach().T.contiguous(),
-        targets=batch.targets,
-        iid=batch.iid,
-        weight=batch.weight,
-        cursor=cursor,
-    )
-    held, oldest = held_rows(queue, fill), cursor if fill == size else 0
-    rows = changing_rows(entry.scores, batch.targets, batch.iid, held, oldest, size - fill)
-    groups = _groups(config)
-    tracked = track(held, rows, oldest, size, groups, config.quantile_interpolation, carried)
-
-    knots = tracked.quantiles[:, : len(groups[0])]
-    edges = BandEdges(t_alpha=knots[:, 0], t_beta=knots[:, -1], knots=knots)
-    if config.tau_scale == "iqr":
-        scale = dispersion(tracked.quantiles[:, -2], tracked.quantiles[:, -1])
-    elif config.tau_scale == "band":
-        scale = dispersion(edges.t_alpha, edges.t_beta)
-    else:
-        scale = torch.ones_like(edges.t_alpha)
-    nothing = torch.empty(0, dtype=torch.bool, device=knots.device)  # a mask that nobody reads
-    band = assemble_band(
-        nothing, tracked.negatives, tracked.negatives, edges, config.temperature * scale
-    )
-
-    positives, total, num_live = _positives(batch, held, config)
-    valid = (total > 0) & band.defined
-    if config.surrogate == "trapezoid":
-        knots = torch.where(band.defined.unsqueeze(-1), knots, 0.0)
-        contribution = trapezoid_contributions(positives, knots, band.tau)
-    else:
-        contribution, has_negatives = _pairwise(
-            positives, num_live, batch, held, tracked, edges, band.tau, config
-        )
-        valid = valid & has_negatives
-    divisor = torch.where(total > 0, total, 1.0)
-    pauc = class_mean(contribution, positives, num_classes, divisor)
-    loss, per_class = reduce_losses(torch.where(valid, 1 - pauc, 0.0), valid, config)
-    loss = config.pauc_weight * loss
-    if config.bce_weight > 0:
-        loss = loss + config.bce_weight * reduce_entropy(batch.cross_entropy(), config)
+    with torch.no_grad():
+        held = held_rows(queue, carried)
+        scores = batch.logits.T
+        entry = Entry(scores.detach(), batch.targets, batch.iid, batch.weight, held.cursor)
+        rows = changing_rows(entry, all_iid, held)
+        groups = _groups(config)
+        tracked = track(held, rows, groups, config.quantile_interpolation)
+        band = _band(tracked, len(groups[0]), config)
+        live, places = live_positives(entry)
+        parts = Parts(entry, rows, live, places, held, tracked, band)
+        losses, valid, gradient = class_losses(parts, config)
+        loss, per_class = reduce_losses(losses, valid, config)
+        loss = blend(loss, batch.cross_entropy, config)
+        after = carry_on(held, rows, live, tracked)
+    if torch.is_grad_enabled() and batch.logits.requires_grad:
+        with torch.no_grad():
+            gradients = loss_gradients(parts, gradient, int(valid.sum()), config)
+        loss, per_class = attach(batch.logits, loss, per_class, gradients)
     terms = PAUCTerms(loss, per_class, valid, band.degenerate, tracked.negatives, {}, queue)
-    return terms, entry, tracked.carried
+    return terms, entry, after
 
 
 def _groups(config: PAUCConfig) -> Groups:
@@ -162,88 +152,16 @@ def _groups(config: PAUCConfig) -> Groups:
     return (band, (0.25,), (0.75,)) if config.tau_scale == "iqr" else (band,)
 
 
-def _positives(batch: Batch, held: QueueState, config: PAUCConfig) -> tuple[Positives, Tensor, int]:
-    """Return the numerator positives, their weight ``[C]``, and how many are live: the first."""
-    num_classes = held.scores.shape[0]
-    if num_classes == 1:
-        rows = (batch.targets == 1).nonzero().squeeze(-1)
-        index = torch.zeros_like(rows)
-        scores = batch.logits.squeeze(1).index_select(0, rows)
-        weight = batch.weight.index_select(0, rows)
+def _band(tracked: Tracked, num_knots: int, config: PAUCConfig) -> Band:
+    """Return the band, and the width of the link in it."""
+    knots = tracked.quantiles[:num_knots]
+    edges = BandEdges(t_alpha=knots[0], t_beta=knots[-1], knots=knots.T)
+    if config.tau_scale == "iqr":
+        scale = dispersion(*tracked.quantiles[num_knots:])
+    elif config.tau_scale == "band":
+        scale = dispersion(edges.t_alpha, edges.t_beta)
     else:
-        index, weight = batch.targets, batch.weight
-        scores = batch.logits.gather(1, index.unsqueeze(1)).squeeze(1)
-    live_total = total = class_sum(weight, index, num_classes)
-    num_live = index.shape[0]
-    if config.pos_numerator == "pool":
-        if num_classes == 1:
-            slots = (held.targets == 1).nonzero().squeeze(-1)
-            held_index = torch.zeros_like(slots)
-            held_scores = held.scores.squeeze(0).index_select(0, slots)
-            held_weight = held.weight.index_select(0, slots)
-        else:
-            held_index, held_weight = held.targets, held.weight
-            held_scores = held.scores.gather(0, held_index.unsqueeze(0)).squeeze(0)
-        index, weight = torch.cat([index, held_index]), torch.cat([weight, held_weight])
-        scores = torch.cat([scores, held_scores])
-        total = class_sum(weight, index, num_classes)
-    if config.gradient_scale == "live":
-        factor = live_factor(total, live_total)[index]
-        scores = scale_gradient(scores, factor.to(scores.dtype))
-    return Positives(scores, index, weight), total, num_live
-
-
-def _pairwise(
-    positives: Positives,
-    num_live: int,
-    batch: Batch,
-    held: QueueState,
-    tracked: Tracked,
-    edges: BandEdges,
-    tau: Tensor,
-    config: PAUCConfig,
-) -> tuple[Tensor, Tensor]:
-    """Return each positive's mean link over its band negatives, and which classes have any."""
-    lower, upper = edges.t_beta.unsqueeze(-1), edges.t_alpha.unsqueeze(-1)
-    by_class = batch.logits.T
-    is_live = _negatives_between(by_class.detach(), batch.targets, lower, upper)
-    live_count = is_live.sum(dim=-1)
-    columns, is_live = columns_of(is_live, live_count)
-
-    is_held = (tracked.top >= lower) & (tracked.top <= upper)
-    held_count = is_held.sum(dim=-1)
-    # In order, since the order in a window depends on when it was made.
-    top = torch.where(is_held, tracked.top, -math.inf).topk(int(held_count.max()), dim=-1).values
-    is_held = torch.arange(top.shape[1], device=top.device) < held_count.unsqueeze(-1)
-    # Windows know of iid rows only; the others of a queue count as well.
-    others = (~held.iid).nonzero().squeeze(-1)
-    other_scores = held.scores.index_select(1, others)
-    is_other = _negatives_between(other_scores, held.targets[others], lower, upper)
-
-    count = live_count + held_count + is_other.sum(dim=-1)
-    dtype = edges.t_beta.dtype
-    live_scores = torch.where(is_live, by_class.gather(1, columns), 0.0)
-    if config.gradient_scale == "live":
-        factor = live_factor(count, live_count).unsqueeze(-1)
-        live_scores = scale_gradient(live_scores, factor.to(dtype))
-    is_held = torch.cat([is_held, is_other], dim=1)
-    held_scores = torch.where(is_held, torch.cat([top, other_scores], dim=1), 0.0)
-
-    summed = sum_link_of_parts(
-        positives.scores,
-        positives.class_index,
-        num_live,
-        (live_scores, is_live.to(dtype)),
-        (held_scores, is_held.to(dtype)),
-        tau,
-        config.link,
-    )
-    return summed / count.clamp(min=1).to(dtype)[positives.class_index], count > 0
-
-
-def _negatives_between(scores: Tensor, targets: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Return ``[C, N]`` bool: which scores are a negative's and lie between the bounds."""
-    between = (scores >= lower) & (scores <= upper)
-    if scores.shape[0] == 1:
-        return between.logical_and_(targets == 0)
-    return between.scatter_(0, targets.unsqueeze(0), False)
+        scale = torch.ones_like(edges.t_alpha)
+    nothing = torch.empty(0, dtype=torch.bool, device=knots.device)  # a mask that nobody reads
+    counts = tracked.negatives, tracked.negatives
+    return assemble_band(nothing, *counts, edges, config.temperature * scale)

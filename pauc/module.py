@@ -12,12 +12,12 @@ from pauc.carried import pauc_step
 from pauc.checks import check_flag
 from pauc.config import PAUCConfig, PAUCOptions, make_config
 from pauc.distributed import sharded_terms, world_size
+from pauc.held import Carried
 from pauc.presets import preset_for_budget
 from pauc.queue import Entry, QueueState, write_entry_
 from pauc.queued import QueuedLoss
 from pauc.sharded import check_shardable
 from pauc.step import PAUCTerms
-from pauc.tracking import Carried
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

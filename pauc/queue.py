@@ -181,12 +181,13 @@ def enqueue(
 def write_entry_(queue: QueueState, entry: Entry) -> None:
     """Let rows enter in place, at the cost of these rows alone: for the owner of the tensors."""
     size, count = queue.targets.shape[0], entry.targets.shape[0]
-    before_end = min(count, size - entry.cursor)
-    for name in ("scores", "targets", "iid", "weight"):
-        held, new = getattr(queue, name), getattr(entry, name)
-        held[..., entry.cursor : entry.cursor + before_end] = new[..., :before_end]
-        if before_end < count:
-            held[..., : count - before_end] = new[..., before_end:]
+    beyond = entry.cursor + count - size  # the end, and so to the front
+    for held, new in zip(queue[:4], entry[:4], strict=True):
+        if beyond <= 0:
+            held.narrow(-1, entry.cursor, count).copy_(new)
+        else:
+            held[..., entry.cursor :] = new[..., :-beyond]
+            held[..., :beyond] = new[..., -beyond:]
     queue.cursor.fill_((entry.cursor + count) % size)
     queue.fill.add_(count).clamp_(max=size)
     queue.step.add_(1)

@@ -291,12 +291,15 @@ class QueuedLoss(QueueBuffers):
 
     def _starvation(self, terms: PAUCTerms, batch_rows: int) -> str:
         budget = self._budget()
-        smallest = int(terms.ref_count.min())
-        full = int(self.queue_fill) == self.queue_scores.shape[1]
-        # Without any reference row there is no share to extrapolate from.
-        if budget is None or not full or smallest == 0 or smallest * budget[0] >= STARVED:
+        if budget is None:
             return ""
         width, where = budget
+        smallest = int(terms.ref_count.min())
+        # Without any reference row there is no share to extrapolate from.
+        if smallest == 0 or smallest * width >= STARVED:
+            return ""
+        if int(self.queue_fill) < self.queue_scores.shape[1]:
+            return ""
         # At most 1: the parts of a sharded queue may together hold more than queue_size.
         share = min(smallest / (batch_rows + self.queue_size), 1.0)
         rows = recommend_queue_size(width, relative_error=STARVED**-0.5, positive_rate=1 - share)
@@ -308,8 +311,10 @@ class QueuedLoss(QueueBuffers):
 
     def _subsampling(self, batch_rows: int) -> str:
         cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
+        if cap is None:
+            return ""
         rows = batch_rows + int(self.queue_fill)
-        if cap is None or rows <= cap:
+        if rows <= cap:
             return ""
         return (
             f"the pool of {rows} rows is above max_pool_size={cap}: the surrogate sees a random, "

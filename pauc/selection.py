@@ -137,7 +137,7 @@ def dispersion(upper: Tensor, lower: Tensor) -> Tensor:
     spread = upper - lower
     # Relative, so that the verdict is the same for logits of any magnitude.
     rounding = 4 * torch.finfo(spread.dtype).eps * torch.maximum(upper.abs(), lower.abs())
-    return torch.where((spread <= rounding) & rounding.isfinite(), 0.0, spread)
+    return spread.masked_fill((spread <= rounding) & (rounding < math.inf), 0.0)
 
 
 def masked_top(scores: Tensor, mask: Tensor, k: int) -> Tensor:

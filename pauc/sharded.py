@@ -24,7 +24,7 @@ from pauc.pool import Batch, Pool, make_pool
 from pauc.queue import QueueState, enqueue
 from pauc.rank_quantiles import quantiles_of_all
 from pauc.selection import BandEdges, robust_scale
-from pauc.step import PAUCTerms, columns_of, live_factor, reduce_classes, reduce_entropy
+from pauc.step import PAUCTerms, blend, columns_of, live_factor, reduce_classes
 from pauc.surrogates import Positives, class_sum, scale_gradient, trapezoid_contributions
 
 if TYPE_CHECKING:
@@ -134,10 +134,8 @@ def loss_of_shards(
     poisoned = totals.poisoned > 0
     pauc = torch.where(poisoned, math.nan, pauc).to(leaf.dtype)
     loss, per_class, valid = reduce_classes(pauc, valid | poisoned, batch, config)
-    loss = config.pauc_weight * loss
-    if config.bce_weight > 0:
-        attached = (sums.entropy + (entropy - entropy.detach())).to(loss.dtype)
-        loss = loss + config.bce_weight * reduce_entropy(attached, config)
+    attached = (sums.entropy + (entropy - entropy.detach())).to(loss.dtype)
+    loss = blend(loss, lambda: attached, config)
 
     stats = {}
     if diagnostics:

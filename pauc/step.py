@@ -95,9 +95,7 @@ def take_step(
     value = class_mean(scored.contribution, positives, num_classes, divisor)
     valid = (pos_total > 0) & scored.defined
     loss, per_class, valid = reduce_classes(value, valid, batch, config)
-    loss = config.pauc_weight * loss
-    if config.bce_weight > 0:
-        loss = loss + config.bce_weight * reduce_entropy(batch.cross_entropy(), config)
+    loss = blend(loss, batch.cross_entropy, config)
     stats = {}
     if diagnostics:
         square = (scored.contribution - value[positives.class_index]) ** 2
@@ -205,8 +203,12 @@ def reduce_losses(losses: Tensor, valid: Tensor, config: LossConfig) -> tuple[Te
     return loss, per_class
 
 
-def reduce_entropy(entropy: Tensor, config: LossConfig) -> Tensor:
-    """Return the cross-entropy ``[C]`` over all classes, reduced as the loss is."""
-    if config.reduction == "none":
-        return entropy
-    return entropy.mean() if config.reduction == "mean" else entropy.sum()
+def blend(loss: Tensor, cross_entropy: Callable[[], Tensor], config: LossConfig) -> Tensor:
+    """Return the weighted sum of the reduced loss and the cross-entropy ``[C]``, if that counts."""
+    loss = config.pauc_weight * loss
+    if config.bce_weight == 0:
+        return loss
+    entropy = cross_entropy()
+    if config.reduction != "none":
+        entropy = entropy.mean() if config.reduction == "mean" else entropy.sum()
+    return loss + config.bce_weight * entropy

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pauc.config import Interpolation
-from pauc.queue import QueueState
+from pauc.held import Carried, Held, Rows, ring
+from pauc.ranks import select_ranks
 from pauc.selection import interpolate
+from pauc.surrogates import Positives
 from pauc.windows import (
     Change,
     Windows,
@@ -20,183 +21,96 @@ from pauc.windows import (
     count_change,
     enter,
     forget,
+    in_order,
     leave_,
-    padded_width,
     recount_,
     replace_classes,
-    select_ranks,
-    window_capacities,
-    window_values,
+    window_room,
 )
 
 Groups = tuple[tuple[float, ...], ...]
-
-
-class Carried(NamedTuple):
-    """What is known of the rows of a queue. It belongs to that state of the queue and no other."""
-
-    negatives: Tensor  # [C] int64, iid negatives
-    windows: Windows
-
-
-class Rows(NamedTuple):
-    """The rows that make a difference: the batch's, which enter, and those that leave for them."""
-
-    scores: Tensor  # [2, C, W], of those that enter and that leave; nan: no iid negative
-    negatives: Tensor  # [2, C] int64, iid negatives among them
-    entering: int
 
 
 class Tracked(NamedTuple):
     """What a step learns of the iid negatives of queue and batch."""
 
     negatives: Tensor  # [C] int64, how many
-    quantiles: Tensor  # [C, K], at all levels; nan for a class without
+    quantiles: Tensor  # [K, C], at all levels; 0 for a class without
     top: Tensor  # [C, B] the queue's from the last level of the first group upwards; -inf: none
-    carried: Carried  # of the queue with the batch in it
+    windows: Windows  # of the queue with the batch in it
+    newest: int  # number of its newest row
 
 
 class _Sought(NamedTuple):
-    position: Tensor  # [C, K] float64, descending
-    above: Tensor  # [C, K] int64, the rank at or above a position
-    below: Tensor  # [C, K] int64, at or below
+    position: Tensor  # [K, C] float64, descending
+    ranks: Tensor  # [K, C, 2] int64, at or above a position, and at or below
     first: Tensor  # [G, C] int64, the least of a group's ranks
     last: Tensor  # [G, C] int64, the greatest
 
 
-def held_rows(queue: QueueState, fill: int) -> QueueState:
-    """Return the queue without its empty slots."""
-    if fill == queue.targets.shape[0]:
-        return queue
-    return queue._replace(
-        scores=queue.scores[:, :fill],
-        targets=queue.targets[:fill],
-        iid=queue.iid[:fill],
-        weight=queue.weight[:fill],
+def carry_on(held: Held, rows: Rows, live: Positives, tracked: Tracked) -> Carried:
+    """Return what to carry on when the batch, of which ``live`` are positives, has entered."""
+    gone = rows.leaving.positives
+    positives = (
+        torch.cat([old[gone:], new]) for old, new in zip(held.positives, live, strict=True)
+    )
+    return Carried(
+        negatives=tracked.negatives - rows.leaving.negatives,
+        positives=Positives(*positives),
+        others=held.others + rows.entering.others - rows.leaving.others,
+        windows=tracked.windows,
+        quantiles=tracked.quantiles,
+        newest=tracked.newest,
     )
 
 
-def changing_rows(
-    scores: Tensor, targets: Tensor, iid: Tensor, held: QueueState, oldest: int, room: int
-) -> Rows:
-    """Return the rows ``[C, N]`` that enter, and those that leave.
-
-    Args:
-        scores, targets, iid: of the batch.
-        held: from :func:`held_rows`.
-        oldest: its slot that the first row leaves.
-        room: how many rows enter before one leaves.
-    """
-    num_classes, count = scores.shape
-    taken = max(count - room, 0)
-    changing = scores.new_empty(2, num_classes, padded_width(count))
-    changing[0, :, :count] = scores
-    changing[0, :, count:] = math.nan
-    changing[1, :, :taken] = _ring(held.scores, oldest, taken)
-    changing[1, :, taken:] = math.nan
-    out_targets, out_iid = _ring(held.targets, oldest, taken), _ring(held.iid, oldest, taken)
-    negatives = [
-        _keep_iid_negatives_(changing[0, :, :count], targets, iid),
-        _keep_iid_negatives_(changing[1, :, :taken], out_targets, out_iid),
-    ]
-    return Rows(changing, torch.stack(negatives), count)
-
-
-def _ring(stored: Tensor, start: int, count: int) -> Tensor:
-    """Return ``count`` slots from ``start`` on, round the end."""
-    size = stored.shape[-1]
-    if start + count <= size:
-        return stored[..., start : start + count]
-    return torch.cat([stored[..., start:], stored[..., : start + count - size]], dim=-1)
-
-
-def _keep_iid_negatives_(scores: Tensor, targets: Tensor, iid: Tensor) -> Tensor:
-    """Put nan for all others of ``[C, N]``, in place; return how many remain, ``[C]``."""
-    num_classes = scores.shape[0]
-    if num_classes == 1:
-        others = (targets == 1).logical_or_(~iid)
-        scores.masked_fill_(others, math.nan)
-        return (len(targets) - others.sum()).unsqueeze(0)
-    if not bool(iid.all()):
-        scores.masked_fill_(~iid, math.nan)
-    scores.scatter_(0, targets.unsqueeze(0), math.nan)
-    return iid.sum() - torch.bincount(targets[iid], minlength=num_classes)
-
-
-def track(
-    held: QueueState,
-    rows: Rows,
-    oldest: int,
-    size: int,
-    groups: Groups,
-    interpolation: Interpolation,
-    carried: Carried | None,
-) -> Tracked:
+def track(held: Held, rows: Rows, groups: Groups, interpolation: Interpolation) -> Tracked:
     """Return the quantiles of the iid negatives of queue and batch.
 
     Args:
         held: from :func:`held_rows`.
         rows: from :func:`changing_rows`.
-        oldest: the slot of the oldest row in ``held``.
-        size: slots of the queue.
-        groups: FPR levels, ascending in each group; a window serves a group.
+        groups: FPR levels, ascending in each group; a window serves a group. Groups but the first
+            are of one level.
         interpolation: as in :func:`pauc.band_edges`.
-        carried: of the same queue in the same state, from the step before; or None.
     """
-    if carried is not None and not _fits(carried.windows, held, groups, size):
-        carried = None
-    known = _count_negatives(held) if carried is None else carried.negatives
-    negatives = known + rows.negatives[0]
-    last = (negatives.unsqueeze(-1) - 1).clamp(min=0)
+    negatives = held.negatives + rows.entering.negatives
+    last = (negatives - 1).clamp(min=0)
     sought = _seek(groups, last)
-    windows, change, serves = _windows_for(
-        None if carried is None else carried.windows, held, rows, sought, groups, oldest, size
-    )
-    lost = None if bool(serves.all()) else (~serves.all(dim=0)).nonzero().squeeze(-1)
-    top = window_values(windows)[0]
+    windows, change, lost = _windows_for(held, rows, sought, groups)
+    top = windows.values[0]
     if lost is not None:
         top = _with_whole_classes(top, _reference(held, lost), lost)
-    windows = enter(windows, change, rows.scores)
-    high, low = _select(windows, serves, sought, groups)
+    number, newest = held.newest + 1, held.newest + rows.number
+    windows = enter(windows, change, rows.scores[0], number, rows.number)
+    high, low = _select(windows, sought, lost, held.quantiles)
     if lost is not None:
-        pool = torch.cat([rows.scores[0, lost, : rows.entering], _reference(held, lost)], dim=1)
-        ordered = pool.nan_to_num(nan=-math.inf).sort(dim=-1, descending=True).values
-        high = high.index_copy(0, lost, ordered.gather(-1, sought.above[lost]))
-        low = low.index_copy(0, lost, ordered.gather(-1, sought.below[lost]))
+        pool = torch.cat([rows.scores[0, lost], _reference(held, lost)], dim=1)
+        ordered = pool.nan_to_num(nan=-math.inf).sort(dim=-1, descending=True).values.T
+        above, below = sought.ranks[:, lost].unbind(-1)
+        high = high.index_copy(1, lost, ordered.gather(0, above))
+        low = low.index_copy(1, lost, ordered.gather(0, below))
     quantiles = interpolate(high, low, sought.position, last, interpolation)
-    quantiles = torch.where(negatives.unsqueeze(-1) > 0, quantiles, math.nan)
-    after = Carried(negatives - rows.negatives[1], leave_(windows, change))
-    return Tracked(negatives, quantiles, top, after)
-
-
-def _fits(windows: Windows, held: QueueState, groups: Groups, size: int) -> bool:
-    """Return whether windows have room for these groups, and not far too much."""
-    if windows.values.dtype != held.scores.dtype or len(windows.capacity) != len(groups):
-        return False
-    room = zip(window_capacities(groups, size), windows.capacity.flatten().tolist(), strict=True)
-    return all(wanted <= given <= 2 * wanted for wanted, given in room)
+    if lost is not None:
+        quantiles = torch.where(negatives > 0, quantiles, 0.0)
+    windows = leave_(windows, change, newest - held.size + 1)
+    return Tracked(negatives, quantiles, top, windows, newest)
 
 
 def _seek(groups: Groups, last: Tensor) -> _Sought:
-    levels = [level for group in groups for level in group]
-    position = last.double() * torch.tensor(levels, dtype=torch.float64, device=last.device)
-    above, below = position.floor().long(), position.ceil().long()
-    ends = list(accumulate(len(group) for group in groups))
-    starts = [0, *ends[:-1]]
-    return _Sought(position, above, below, above.T[starts], below.T[[end - 1 for end in ends]])
+    levels = [[level] for group in groups for level in group]
+    position = last * torch.tensor(levels, dtype=torch.float64, device=last.device)
+    ranks = torch.stack([position.floor(), position.ceil()], dim=-1).long()
+    above, below = ranks.unbind(-1)
+    end = len(groups[0])
+    return _Sought(position, ranks, torch.cat([above[:1], above[end:]]), below[end - 1 :])
 
 
-def _count_negatives(held: QueueState) -> Tensor:
-    num_classes = held.scores.shape[0]
-    if num_classes == 1:
-        return (held.iid & (held.targets == 0)).sum().unsqueeze(0)
-    return held.iid.sum() - torch.bincount(held.targets[held.iid], minlength=num_classes)
-
-
-def _reference(held: QueueState, classes: Tensor) -> Tensor:
+def _reference(held: Held, classes: Tensor) -> Tensor:
     """Return the scores ``[F, Q]`` of some classes, nan for all but iid negatives."""
-    own = held.targets == (1 if held.scores.shape[0] == 1 else classes.unsqueeze(1))
-    return torch.where(held.iid & ~own, held.scores[classes], math.nan)
+    rows = held.rows
+    own = rows.targets == (1 if rows.scores.shape[0] == 1 else classes.unsqueeze(1))
+    return torch.where(rows.iid & ~own, rows.scores[classes], math.nan)
 
 
 def _with_whole_classes(top: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
@@ -209,56 +123,85 @@ def _with_whole_classes(top: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
 
 
 def _windows_for(
-    windows: Windows | None,
-    held: QueueState,
-    rows: Rows,
-    sought: _Sought,
-    groups: Groups,
-    oldest: int,
-    size: int,
-) -> tuple[Windows, Change, Tensor]:
-    """Return windows of the queue, what the step does to them, and which ``[G, C]`` will serve."""
+    held: Held, rows: Rows, sought: _Sought, groups: Groups
+) -> tuple[Windows, Change, Tensor | None]:
+    """Return windows of the queue, what the step does to them, and the classes they do not serve.
+
+    Those are None, or an index ``[F]``.
+    """
+    room = window_room(groups, held.size)
 
     def build(classes: Tensor) -> Windows:
-        scores = _reference(held, classes)
-        pool = torch.cat([rows.scores[0, classes, : rows.entering], scores], dim=1)
-        first, last = sought.first[:, classes], sought.last[:, classes]
-        return build_windows(scores, pool, first, last, groups, oldest, size, capacities)
+        count = held.rows.targets.shape[0]
+        age = torch.arange(count, dtype=torch.int32, device=classes.device)
+        age = ring(age, (count - held.oldest) % max(count, 1), count)
+        return build_windows(
+            _reference(held, classes),
+            age + (held.newest + 1 - count),
+            rows.scores[0, classes, : rows.number],
+            sought.first[:, classes],
+            sought.last[:, classes],
+            groups,
+            room,
+            held.size,
+        )
 
-    carried = windows is not None
-    if windows is not None:
-        capacities = windows.capacity.flatten().tolist()
-    else:
-        capacities = window_capacities(groups, size)
-        windows = build(torch.arange(held.scores.shape[0], device=held.scores.device))
+    def check() -> Tensor | None:
+        serves = contains_ranks(change, sought.first, sought.last)
+        return None if bool(serves.all()) else serves
+
+    windows = held.windows
+    fits = windows is not None and _fits(windows, held, room)
+    if windows is None or not fits:
+        windows = build(torch.arange(held.rows.scores.shape[0], device=rows.scores.device))
     change = count_change(windows, rows.scores)
-    serves = contains_ranks(windows, change, sought.first, sought.last)
-    if carried and not bool(serves.all()):
+    serves = check()
+    if serves is not None and fits:
         classes = (~serves.all(dim=0)).nonzero().squeeze(-1)
         windows = replace_classes(windows, classes, build(classes))
         recount_(change, windows, classes, rows.scores)
-        serves = contains_ranks(windows, change, sought.first, sought.last)
-    if not bool(serves.all()):  # so many ties that a window has no room for them
-        classes = (~serves.all(dim=0)).nonzero().squeeze(-1)
-        windows = forget(windows, ~serves)
-        recount_(change, windows, classes, rows.scores)
-    return windows, change, serves
+        serves = check()
+    if serves is None:
+        return windows, change, None
+    # So many ties that a window has no room for them, or no negatives at all.
+    lost = (~serves.all(dim=0)).nonzero().squeeze(-1)
+    windows = forget(windows, ~serves)
+    recount_(change, windows, lost, rows.scores)
+    return windows, change, lost
+
+
+def _fits(windows: Windows, held: Held, room: tuple[int, ...]) -> bool:
+    """Return whether windows have room for these groups, and not far too much."""
+    if windows.values.dtype != held.rows.scores.dtype or len(windows.room) != len(room):
+        return False
+    if windows.values.shape[-1] > 4 * max(room):  # ties have entered
+        return False
+    return all(
+        wanted <= given <= 2 * wanted for wanted, given in zip(room, windows.room, strict=True)
+    )
 
 
 def _select(
-    windows: Windows, serves: Tensor, sought: _Sought, groups: Groups
+    windows: Windows, sought: _Sought, lost: Tensor | None, guess: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the scores ``[C, K]`` at the ranks sought, of windows with the batch in them."""
-    found, level = [], 0
-    for g, values in enumerate(window_values(windows)):
-        span = slice(level, level + len(groups[g]))
-        level = span.stop
-        # Where a window does not serve, any rank will do.
-        above, below = (
-            torch.where(serves[g, :, None], rank[:, span] - windows.above[g, :, None], 0)
-            for rank in (sought.above, sought.below)
-        )
-        bounds = windows.low[g], windows.high[g], windows.held[g]
-        found.append(select_ranks(values, above, below, *bounds))
-    highs, lows = zip(*found, strict=True)
-    return torch.cat(highs, dim=-1), torch.cat(lows, dim=-1)
+    """Return the scores ``[K, C]`` at the ranks sought, of windows with the batch in them."""
+    more = len(sought.ranks) - len(windows.values)  # levels of the first window beyond the last one
+
+    def of_levels(of_windows: Tensor) -> Tensor:
+        first = of_windows[:1]
+        return torch.cat([first] * more + [of_windows])
+
+    values = of_levels(windows.values)
+    ranks = sought.ranks - of_levels(windows.beyond[0]).unsqueeze(-1)
+    if lost is not None:  # where a window does not serve, any rank will do
+        ranks = ranks.clamp(0, values.shape[-1] - 1)
+    if in_order(windows):
+        high, low = values.gather(-1, ranks).unbind(-1)
+        return high, low
+    above, below = ranks.flatten(0, 1).unbind(-1)
+    upper, lower = (of_levels(bound).view(-1) for bound in windows.bounds)
+    held = of_levels(windows.beyond[1] - windows.beyond[0]).view(-1)
+    if guess is not None:
+        guess = guess.reshape(-1) if guess.shape == sought.position.shape else None
+    high, low = select_ranks(values.flatten(0, 1), above, below, lower, upper, held, guess)
+    return high.view_as(sought.position), low.view_as(sought.position)

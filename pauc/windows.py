@@ -15,37 +15,34 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Up to so many columns, bytes can count 8 of them at a time; beyond, in chunks.
-_ONE_CHUNK, _CHUNK = 1984, 1024
-# How deep a rank may lie below the bound that the search has found for it, and its steps.
-_NEAR, _SEARCH = 8, 4
-# Room in a window beyond the scores that it holds at first.
-_SPARE = 1.3
-_FEW = 8192  # scores that are rather put in order
+# Up to so many columns, bytes can count 8 of them at a time; beyond, in chunks of up to 1024.
+_ONE_CHUNK, _CHUNK, _UNIT = 1984, 1024, 64
+_SPARE = 1.3  # room in a window beyond the scores that it holds at first
+_FEW = 1 << 15  # so many scores are put in order in each step; more are searched
 
 
 class Windows(NamedTuple):
     """Windows ``G`` of the rows of a queue. ``C`` classes.
 
-    A window's scores are a ring, oldest first: the places from ``start`` on, ``held`` of them,
-    modulo its capacity. The other places are -inf.
+    Rows are numbered as they enter. The columns are blocks: what entered with a step, in the order
+    of the steps, or what was put in order together.
     """
 
-    low: Tensor  # [G, C]; nan, as in `high`, for a window that could not hold its scores
-    high: Tensor  # [G, C]
-    above: Tensor  # [G, C] int64, reference scores above `high`
-    start: Tensor  # [G, C] int64
-    held: Tensor  # [G, C] int64
-    values: Tensor  # [C, sum of capacities], the windows side by side
-    capacity: Tensor  # [G, 1] int64
+    # [2, G, C]: beyond the first, a score is above the window; beyond the second, in it or above.
+    bounds: Tensor  # nan for a window that could not hold its scores
+    beyond: Tensor  # [2, G, C] int64, the reference scores beyond each bound
+    values: Tensor  # [G, C, B] the scores in the window; -inf: none
+    numbers: Tensor  # [G, C, B] int32, of their rows
+    blocks: tuple[tuple[int, int], ...]  # columns, and a number that no row in them exceeds
+    room: tuple[int, ...]  # G, how many scores a window may hold
 
 
 class Change(NamedTuple):
     """What a step does to the windows, for rows that enter (index 0) and that leave (index 1)."""
 
-    mask: Tensor  # [2, G, C, W] bool, which scores are in a window
-    inside: Tensor  # [2, G, C] int64, how many
-    above: Tensor  # [2, G, C] int64
+    mask: Tensor  # [2, 2, G, C, W] bool, which scores are beyond which bound
+    counts: Tensor  # [2, 2, G, C] int64, how many
+    entered: Tensor  # [2, G, C] int64, how many of queue and batch
 
 
 def _margin(levels: tuple[float, ...], columns: int) -> int:
@@ -58,104 +55,25 @@ def _margin(levels: tuple[float, ...], columns: int) -> int:
     return math.ceil(max(16, min(levels[-1] * columns, wander)))
 
 
-def window_capacities(groups: tuple[tuple[float, ...], ...], columns: int) -> list[int]:
-    """Return how many scores the windows hold, for a pool of about so many columns."""
-    reach = [2 * _margin(g, columns) + (g[-1] - g[0]) * columns for g in groups]
-    return [padded_width(math.ceil(_SPARE * scores)) for scores in reach]
-
-
-def build_windows(
-    queue_scores: Tensor,
-    pool_scores: Tensor,
-    first: Tensor,
-    last: Tensor,
-    groups: tuple[tuple[float, ...], ...],
-    oldest: int,
-    columns: int,
-    capacities: list[int],
-) -> Windows:
-    """Return windows of a queue around the ranks that a step looks for.
-
-    Args:
-        queue_scores: ``[C, Q]``, nan for what is no reference score.
-        pool_scores: ``[C, M]`` alike, queue and batch; the bounds are chosen among these.
-        first, last: ``[G, C]``, the least and the greatest of the descending ranks sought.
-        groups: the levels of each window.
-        oldest: slot of the queue.
-        columns: of the pool, about; decides how far a window reaches.
-        capacities: how much each holds, from :func:`window_capacities`.
-    """
-    classes = pool_scores.shape[0]
-    count = (~pool_scores.isnan()).sum(dim=-1, keepdim=True)
-    ordered = pool_scores.nan_to_num(nan=-math.inf).sort(dim=-1, descending=True).values
-    margin = torch.tensor([_margin(levels, columns) for levels in groups], device=count.device)
-    upper, lower = first.T - margin, last.T + margin
-    high = torch.where(upper < 0, math.inf, ordered.gather(-1, upper.clamp(min=0)))
-    deepest = pool_scores.shape[1] - 1
-    low = torch.where(lower >= count, -math.inf, ordered.gather(-1, lower.clamp(max=deepest)))
-    low, high = low.T, high.T
-
-    capacity = torch.tensor(capacities, device=count.device).unsqueeze(-1)
-    rows = queue_scores.unsqueeze(0)
-    inside = (rows >= low.unsqueeze(-1)) & (rows <= high.unsqueeze(-1))
-    held = inside.sum(dim=-1)
-    fits = held <= capacity
-    inside &= fits.unsqueeze(-1)
-    held = torch.where(fits, held, 0)
-    window, class_index, slot = inside.nonzero(as_tuple=True)
-    group = window * classes + class_index
-    # Slots from the oldest on come before the slots in front of it.
-    newer = inside[..., :oldest].sum(dim=-1).flatten()
-    place = torch.arange(len(slot), device=slot.device) - _starts(held.flatten())[group]
-    place = (place - newer[group]) % held.flatten()[group]
-    values = queue_scores.new_full((classes, sum(capacities)), -math.inf)
-    offset = _starts(capacity.flatten())
-    values[class_index, offset[window] + place] = queue_scores[class_index, slot]
-    return Windows(
-        low=torch.where(fits, low, math.nan),
-        high=torch.where(fits, high, math.nan),
-        above=(rows > high.unsqueeze(-1)).sum(dim=-1),
-        start=torch.zeros_like(held),
-        held=held,
-        values=values,
-        capacity=capacity,
-    )
-
-
-def forget(windows: Windows, lost: Tensor) -> Windows:
-    """Return windows of which some, ``[G, C]`` bool, hold nothing."""
-    return windows._replace(
-        low=torch.where(lost, math.nan, windows.low),
-        high=torch.where(lost, math.nan, windows.high),
-        held=torch.where(lost, 0, windows.held),
-    )
-
-
-def replace_classes(windows: Windows, classes: Tensor, new: Windows) -> Windows:
-    """Return windows in which those of some classes, an index ``[F]``, are new ones."""
-    changed = {
-        name: getattr(windows, name).index_copy(1, classes, getattr(new, name))
-        for name in ("low", "high", "above", "start", "held")
-    }
-    return windows._replace(**changed, values=windows.values.index_copy(0, classes, new.values))
+def window_room(groups: tuple[tuple[float, ...], ...], columns: int) -> tuple[int, ...]:
+    """Return how many scores the windows may hold, for a pool of about so many columns."""
+    reach = (2 * _margin(g, columns) + (g[-1] - g[0]) * columns for g in groups)
+    return tuple(math.ceil(_SPARE * scores) for scores in reach)
 
 
 def padded_width(count: int) -> int:
-    """Return a number of columns from ``count`` on that :func:`_count` takes."""
-    unit = 64 if count <= _ONE_CHUNK else _CHUNK
-    return -(-count // unit) * unit
+    """Return a number of columns from ``count`` on that :func:`count_true` takes."""
+    return -(-count // _UNIT) * _UNIT
 
 
-def _count(mask: Tensor) -> Tensor:
-    """Return the number of True in the last dimension.
+def count_true(mask: Tensor) -> Tensor:
+    """Return the number of True in the last dimension, of a width from :func:`padded_width`.
 
     Eight columns at a time, as the bytes of an int64; many times faster than a sum of bool.
     """
-    words = mask.view(torch.int64)
-    if mask.shape[-1] > _ONE_CHUNK:
-        words = words.reshape(*words.shape[:-1], -1, _CHUNK // 8)
-    else:
-        words = words.unsqueeze(-2)
+    width = mask.shape[-1]
+    chunk = width if width <= _ONE_CHUNK else math.gcd(width, _CHUNK)
+    words = mask.view(torch.int64).view(*mask.shape[:-1], -1, chunk // 8)
     return words.sum(dim=-1).view(torch.uint8).sum(dim=-1)
 
 
@@ -164,139 +82,173 @@ def count_change(windows: Windows, rows: Tensor) -> Change:
 
     ``W`` is from :func:`padded_width`.
     """
-    rows = rows.unsqueeze(1)
-    low, high = windows.low.unsqueeze(-1), windows.high.unsqueeze(-1)
-    mask = (rows >= low) & (rows <= high)
-    return Change(mask, _count(mask), _count(rows > high))
+    mask = rows[:, None, None] > windows.bounds.unsqueeze(-1)
+    counts = count_true(mask)
+    return Change(mask, counts, windows.beyond + counts[0])
+
+
+def contains_ranks(change: Change, first: Tensor, last: Tensor) -> Tensor:
+    """Return ``[G, C]`` bool: the ranks ``[G, C]`` of queue and batch lie within the window."""
+    above, within = change.entered
+    serves: Tensor = (first >= above) & (last < within)
+    return serves
+
+
+def build_windows(
+    reference: Tensor,
+    numbers: Tensor,
+    batch: Tensor,
+    first: Tensor,
+    last: Tensor,
+    groups: tuple[tuple[float, ...], ...],
+    room: tuple[int, ...],
+    columns: int,
+) -> Windows:
+    """Return windows of a queue around the ranks that a step looks for.
+
+    Args:
+        reference: ``[C, Q]``, the queue's scores, nan for what is no reference score.
+        numbers: ``[Q]`` int32, of its rows.
+        batch: ``[C, N]``, the scores that enter, alike.
+        first, last: ``[G, C]``, the least and the greatest of the descending ranks sought among
+            both.
+        groups: the levels of each window.
+        room: how much each holds, from :func:`window_room`.
+        columns: of the pool, about; decides how far a window reaches.
+    """
+    pool = torch.cat([reference, batch], dim=1).nan_to_num(nan=-math.inf)
+    count = (pool > -math.inf).sum(dim=-1)
+    ordered, place = pool.sort(dim=-1, descending=True)
+    margin = torch.tensor([[_margin(levels, columns)] for levels in groups], device=pool.device)
+    upper, lower = first - margin, last + margin
+
+    def score_at(rank: Tensor) -> Tensor:
+        return ordered.gather(-1, rank.T.clamp(0, pool.shape[1] - 1)).T
+
+    high = torch.where(upper < 0, math.inf, score_at(upper))
+    low = torch.where(lower >= count, -math.inf, score_at(lower))
+    bounds = torch.stack([high, low.nextafter(low.new_tensor(-math.inf))])
+    start, end = (pool > bounds.unsqueeze(-1)).sum(dim=-1)
+    fits = end - start <= torch.tensor(room, device=pool.device).unsqueeze(-1)
+    bounds = torch.where(fits, bounds, math.nan)
+    width = max(1, int(torch.where(fits, end - start, 0).max()))
+    rank = start.unsqueeze(-1) + torch.arange(width, device=pool.device)
+    inside = (rank < end.unsqueeze(-1)) & fits.unsqueeze(-1)
+    rank = rank.clamp(max=pool.shape[1] - 1)
+    place = place.expand(len(groups), -1, -1).gather(-1, rank)
+    inside &= place < reference.shape[1]
+    values = ordered.expand(len(groups), -1, -1).gather(-1, rank)
+    newest = int(numbers.max()) if len(numbers) else 0
+    numbers = torch.cat([numbers, numbers.new_zeros(batch.shape[1])])
+    return Windows(
+        bounds,
+        beyond=(reference > bounds.unsqueeze(-1)).sum(dim=-1),
+        values=torch.where(inside, values, -math.inf),
+        numbers=numbers[place],
+        blocks=((width, newest),),
+        room=room,
+    )
+
+
+def forget(windows: Windows, lost: Tensor) -> Windows:
+    """Return windows of which some, ``[G, C]`` bool, hold nothing."""
+    return windows._replace(
+        bounds=torch.where(lost, math.nan, windows.bounds),
+        beyond=torch.where(lost, 0, windows.beyond),
+        values=torch.where(lost.unsqueeze(-1), -math.inf, windows.values),
+    )
+
+
+def replace_classes(windows: Windows, classes: Tensor, new: Windows) -> Windows:
+    """Return windows in which those of some classes, an index ``[F]``, are new ones."""
+    width = max(windows.values.shape[-1], new.values.shape[-1])
+
+    def replace(name: str, padding: float) -> Tensor:
+        wide = [
+            torch.nn.functional.pad(
+                getattr(part, name), (0, width - part.values.shape[-1]), value=padding
+            )
+            for part in (windows, new)
+        ]
+        return wide[0].index_copy(1, classes, wide[1])
+
+    newest = max(last for part in (windows, new) for _, last in part.blocks)
+    return Windows(
+        bounds=windows.bounds.index_copy(2, classes, new.bounds),
+        beyond=windows.beyond.index_copy(2, classes, new.beyond),
+        values=replace("values", -math.inf),
+        numbers=replace("numbers", 0),
+        blocks=((width, newest),),
+        room=windows.room,
+    )
 
 
 def recount_(change: Change, windows: Windows, classes: Tensor, rows: Tensor) -> None:
     """Bring a change up to date after the windows of some classes, an index ``[F]``, are new."""
-    few = windows._replace(low=windows.low[:, classes], high=windows.high[:, classes])
-    for part, new in zip(change, count_change(few, rows[:, classes]), strict=True):
-        part.index_copy_(2, classes, new)
+    bounds, beyond = windows.bounds[..., classes], windows.beyond[..., classes]
+    new = count_change(windows._replace(bounds=bounds, beyond=beyond), rows[:, classes])
+    change.mask.index_copy_(3, classes, new.mask)
+    change.counts.index_copy_(3, classes, new.counts)
+    change.entered.index_copy_(2, classes, new.entered)
 
 
-def contains_ranks(windows: Windows, change: Change, first: Tensor, last: Tensor) -> Tensor:
-    """Return ``[G, C]`` bool: the ranks ``[G, C]`` of queue and batch lie within the window."""
-    above = windows.above + change.above[0]
-    held = windows.held + change.inside[0]
-    known = windows.low <= windows.high
-    # No reference row: nothing is sought.
-    within = (first >= above) & (last < above + held) | (held + above + last == 0)
-    return known & within & (held <= windows.capacity)
+def enter(windows: Windows, change: Change, rows: Tensor, number: int, count: int) -> Windows:
+    """Return the windows with the rows ``[C, W]`` that enter in them; their width is padded.
 
-
-def enter(windows: Windows, change: Change, rows: Tensor) -> Windows:
-    """Return the windows with the rows ``[2, C, W]`` that enter in them, which must fit."""
-    # Of rows [C, W] in each window; what is inside comes by window, class and age.
-    flat = change.mask[0].view(-1).nonzero().squeeze(-1)
-    entering = rows[0].view(-1).index_select(0, flat % rows[0].numel())
-    end = windows.start + windows.held
-    place = _places(windows, change.inside[0], flat // rows.shape[-1], end)
-    values = windows.values.clone()
-    values.view(-1)[place] = entering
-    return windows._replace(
-        values=values,
-        held=windows.held + change.inside[0],
-        above=windows.above + change.above[0],
-    )
-
-
-def leave_(windows: Windows, change: Change) -> Windows:
-    """Return the windows without the rows that leave, their oldest; values are overwritten."""
-    counts = change.inside[1]
-    groups = torch.arange(counts.numel(), device=counts.device)
-    place = _places(windows, counts, groups.repeat_interleave(counts.view(-1)), windows.start)
-    windows.values.view(-1).index_fill_(0, place, -math.inf)
-    return windows._replace(
-        start=(windows.start + counts) % windows.capacity,
-        held=windows.held - counts,
-        above=windows.above - change.above[1],
-    )
-
-
-def _places(windows: Windows, counts: Tensor, group: Tensor, base: Tensor) -> Tensor:
-    """Return the places in the flat values of ``counts`` ``[G, C]`` entries from ``base`` on."""
-    classes, width = windows.values.shape
-    shift = base.view(-1) - _starts(counts.view(-1))
-    origin = torch.arange(0, classes * width, width, device=base.device)
-    origin = (origin + _starts(windows.capacity)).view(-1)
-    order = torch.arange(len(group), device=base.device) + shift.index_select(0, group)
-    capacity = windows.capacity.expand(-1, classes).reshape(-1)
-    order %= capacity.index_select(0, group)
-    return order.add_(origin.index_select(0, group))
-
-
-def window_values(windows: Windows) -> tuple[Tensor, ...]:
-    """Return the scores of each window, ``[C, capacity]``."""
-    return torch.split(windows.values, windows.capacity.flatten().tolist(), dim=-1)
-
-
-def select_ranks(
-    values: Tensor, above: Tensor, below: Tensor, low: Tensor, high: Tensor, held: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the scores at the descending ranks ``above`` and ``below`` ``[C, K]`` in ``[C, B]``.
-
-    ``below`` is ``above`` or one more, below ``held``, the number of finite scores, which lie
-    between ``low`` and ``high``.
+    ``number`` is that of the first of ``count`` rows. Few scores are put in order, and so are many
+    when places without a score begin to outweigh the others; see :func:`in_order`.
     """
-    if values.numel() <= _FEW:
-        return _select_in_order(values, above, below)
-    found = [
-        _search(values, *ranks, low, high, held)
-        for ranks in zip(above.unbind(-1), below.unbind(-1), strict=True)
-    ]
-    highs, lows = zip(*found, strict=True)
-    return torch.stack(highs, dim=-1), torch.stack(lows, dim=-1)
+    above, within = change.counts[0]
+    inside, held, room = within - above, windows.values.shape[-1], max(windows.room)
+    width = padded_width(held + max(1, int(inside.max()))) - held
+    new, numbers = _columns_inside(change.mask[0], inside, width, rows, number)
+    values = torch.cat([windows.values, new], dim=-1)
+    numbers = torch.cat([windows.numbers, numbers], dim=-1)
+    blocks = (*windows.blocks, (width, number + count - 1))
+    few = values.numel() <= _FEW
+    if few or values.shape[-1] > 3 * room:
+        values, order = values.sort(dim=-1, descending=True)
+        kept = values.shape[-1]
+        if not few or kept > room:
+            kept = max(1, int((change.entered[1] - change.entered[0]).max()))
+            values, order = values[..., :kept], order[..., :kept]
+        numbers, blocks = numbers.gather(-1, order), ((kept, blocks[-1][1]),)
+    return windows._replace(beyond=change.entered, values=values, numbers=numbers, blocks=blocks)
 
 
-def _search(
-    values: Tensor, above: Tensor, below: Tensor, low: Tensor, high: Tensor, held: Tensor
+def in_order(windows: Windows) -> bool:
+    """Return whether :func:`enter` has put the scores of each window in descending order."""
+    return len(windows.blocks) == 1
+
+
+def _columns_inside(
+    mask: Tensor, counts: Tensor, width: int, rows: Tensor, number: int
 ) -> tuple[Tensor, Tensor]:
-    """Return what :func:`select_ranks` does for one rank ``[C]``, by a search for bounds."""
-    upper, passed = _bound_near(values, above, low, high, held)
-    candidates = torch.where(values <= upper.unsqueeze(-1), values, -math.inf)
-    top = candidates.topk(_NEAR, dim=-1).values
-    place = torch.stack([above, below], dim=-1) - passed.unsqueeze(-1)
-    high, low = top.gather(-1, place.clamp(max=_NEAR - 1)).unbind(-1)
-    far = (place[:, 1] >= _NEAR).nonzero().squeeze(-1)
-    if len(far):
-        exact = _select_in_order(values[far], above[far, None], below[far, None])
-        high = high.index_copy(0, far, exact[0].squeeze(-1))
-        low = low.index_copy(0, far, exact[1].squeeze(-1))
-    return high, low
+    """Return the entering scores that are in a window, and their numbers, ``[G, C, width]``."""
+    groups, classes, columns = mask.shape[1:]
+    above, within = mask
+    flat = (above ^ within).view(-1).nonzero().squeeze(-1)
+    counts = counts.reshape(-1)
+    window = flat // columns
+    # What is inside comes by window and column; where a window starts, the next block of places.
+    shift = torch.arange(0, len(counts) * width, width, device=rows.device)
+    shift -= counts.cumsum(0) - counts
+    place = shift.index_select(0, window) + torch.arange(len(flat), device=rows.device)
+    values = rows.new_full((groups, classes, width), -math.inf)
+    numbers = torch.zeros(groups, classes, width, dtype=torch.int32, device=rows.device)
+    values.view(-1).index_copy_(0, place, rows.view(-1).index_select(0, flat % rows.numel()))
+    numbers.view(-1).index_copy_(0, place, (flat % columns + number).int())
+    return values, numbers
 
 
-def _bound_near(
-    values: Tensor, rank: Tensor, low: Tensor, high: Tensor, held: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return bounds ``[C]`` at or above the scores at a rank, and how many scores exceed them.
-
-    In a window, scores are about evenly spread, so that a few steps of interpolation come close.
-    """
-    upper, lower = torch.minimum(high, values.amax(dim=-1)), low
-    passed, reached = torch.zeros_like(rank), held
-    for _ in range(_SEARCH):
-        share = (rank - _NEAR // 2 - passed).clamp(min=0) / (reached - passed).clamp(min=1)
-        bound = torch.lerp(upper, lower, share.to(values.dtype))
-        bound = torch.where(bound > -math.inf, bound, upper)  # no use without an end below
-        count = _count(values > bound.unsqueeze(-1))
-        beyond = count > rank
-        lower, reached = torch.where(beyond, bound, lower), torch.where(beyond, count, reached)
-        upper, passed = torch.where(beyond, upper, bound), torch.where(beyond, passed, count)
-    return upper, passed
-
-
-def _select_in_order(values: Tensor, above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what :func:`select_ranks` does, by putting the ranks in order that any class wants."""
-    least, deepest = torch.stack([above.min(), below.max()]).tolist()
-    top = values.topk(deepest + 1, dim=-1, sorted=False).values
-    ordered = top.topk(deepest + 1 - least, dim=-1, largest=False).values
-    high, low = ordered.gather(-1, deepest - torch.cat([above, below], dim=-1)).chunk(2, dim=-1)
-    return high, low
-
-
-def _starts(counts: Tensor) -> Tensor:
-    """Return the sums over what comes before in the first dimension."""
-    return counts.cumsum(0) - counts
+def leave_(windows: Windows, change: Change, first: int) -> Windows:
+    """Return the windows without the rows below number ``first``; values are overwritten."""
+    values, numbers, blocks = windows.values, windows.numbers, windows.blocks
+    while len(blocks) > 1 and blocks[0][1] < first:
+        gone, blocks = blocks[0][0], blocks[1:]
+        values, numbers = values[..., gone:], numbers[..., gone:]
+    oldest = blocks[0][0]
+    left = numbers.narrow(-1, 0, oldest) < first
+    values.narrow(-1, 0, oldest).masked_fill_(left, -math.inf)
+    beyond = windows.beyond - change.counts[1]
+    return windows._replace(beyond=beyond, values=values, numbers=numbers, blocks=blocks)

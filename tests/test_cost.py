@@ -40,6 +40,13 @@ class Work(TorchDispatchMode):
         return sum(self.calls.values())
 
 
+def tensors_of(state):
+    """All tensors in nested tuples."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    return [t for part in state for t in tensors_of(part)] if isinstance(state, tuple) else []
+
+
 def batch(classes, g, count=BATCH):
     logits = torch.randn(count, classes, generator=g)
     targets = torch.randint(0, max(classes, 2), (count,), generator=g)
@@ -66,7 +73,7 @@ def work_of_a_step(classes, queue_size, **options):
 
 @pytest.mark.parametrize(
     ("classes", "surrogate", "ceiling"),
-    [(1, "trapezoid", 300), (1, "pairwise", 370), (8, "trapezoid", 310), (8, "pairwise", 390)],
+    [(1, "trapezoid", 160), (1, "pairwise", 240), (8, "trapezoid", 165), (8, "pairwise", 285)],
 )
 def test_operators_of_a_step_stay_below_a_ceiling(classes, surrogate, ceiling):
     work = work_of_a_step(classes, 4096, surrogate=surrogate)
@@ -79,14 +86,14 @@ def test_a_step_with_many_classes_makes_nothing_of_the_size_of_the_pool(surrogat
     work = work_of_a_step(classes, queue_size, surrogate=surrogate, pos_numerator="live")
     pool = classes * (queue_size + BATCH)
     assert work.largest < pool / 4
-    assert work.bytes < 5 * 4 * pool  # as much as five copies of the scores; a sort makes six
-    assert "sort" not in work.calls
+    assert work.bytes < 3 * 4 * pool  # as much as three copies of the scores; a sort makes six
+    assert work.total <= 380  # windows with so many scores are searched by interpolation
 
 
 def test_a_longer_queue_hardly_costs_more():
     short, long = (work_of_a_step(4, size, pos_numerator="live") for size in (8192, 65_536))
-    assert long.total <= 700  # a window of that size is searched by interpolation
-    assert long.bytes < 6.5 * short.bytes  # 8 times as many rows; the batch's share stays
+    assert long.total <= 165
+    assert long.bytes < 5.5 * short.bytes  # 8 times as many rows; the batch's share stays
 
 
 @pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
@@ -100,15 +107,16 @@ def test_the_queue_keeps_nothing_of_the_graph(surrogate):
     del features, logits, value
     gc.collect()
     assert [ref() for ref in kept] == [None, None]
-    assert not any(tensor.requires_grad for tensor in (*loss.queue, *loss._carried_on().windows))
+    assert not any(
+        tensor.requires_grad for tensor in (*loss.queue, *tensors_of(loss._carried_on()))
+    )
 
 
 def test_what_the_module_holds_does_not_grow():
     loss, g = warm_loss(2, 2048)
 
     def held():
-        carried = loss._carried_on()
-        tensors = [*loss.buffers(), carried.negatives, *carried.windows]
+        tensors = [*loss.buffers(), *tensors_of(loss._carried_on())]
         return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
     before = held()
@@ -119,7 +127,7 @@ def test_what_the_module_holds_does_not_grow():
     for _ in range(50):
         loss(*batch(2, g)).backward()
     gc.collect()
-    assert held() == before
+    assert held() < 1.2 * before  # as many positives, and scores in the windows, as come by chance
     assert sum(type(thing) is torch.Tensor for thing in gc.get_objects()) <= live
 
 

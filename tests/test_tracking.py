@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from pauc import PAUCAtBudgetLoss, init_queue, pauc_loss_terms, windows
+from pauc import PAUCAtBudgetLoss, init_queue, pauc_loss_terms, ranks, windows
 from pauc.carried import pauc_step
 from pauc.config import PAUCConfig
 from pauc.queue import write_entry_
@@ -71,21 +71,38 @@ def run(step, logits, *arguments):
 
 def assert_windows_are_true(carried, queue):
     """What is carried is what the rows say, from scratch."""
-    fill, classes = int(queue.fill), queue.scores.shape[0]
-    scores, targets, iid = queue.scores[:, :fill], queue.targets[:fill], queue.iid[:fill]
+    fill, size = int(queue.fill), queue.targets.shape[0]
+    classes, held = queue.scores.shape[0], carried.windows
+    oldest = int(queue.cursor) if fill == size else 0
+    slots = (torch.arange(fill) + oldest) % size  # oldest row first
+    scores, targets = queue.scores[:, slots], queue.targets[slots]
+    iid, weight = queue.iid[slots], queue.weight[slots]
+    assert carried.others == int((~iid).sum())
+    positive = targets == 1 if classes == 1 else torch.ones_like(iid)
+    own = torch.zeros_like(targets) if classes == 1 else targets
+    assert torch.equal(carried.positives.class_index, own[positive])
+    assert torch.equal(carried.positives.scores, scores[own, torch.arange(fill)][positive])
+    assert torch.equal(carried.positives.weight, weight[positive])
     for c in range(classes):
-        own = targets == (1 if classes == 1 else c)
-        reference = scores[c, iid & ~own]
+        is_reference = iid & (targets != (1 if classes == 1 else c))
+        reference = scores[c, is_reference]
         assert int(carried.negatives[c]) == len(reference)
-        for g, values in enumerate(windows.window_values(carried.windows)):
-            low, high = carried.windows.low[g, c], carried.windows.high[g, c]
-            if low.isnan():
+        for g in range(len(held.values)):
+            above, within = held.bounds[:, g, c]
+            if above.isnan():
+                assert not (held.values[g, c] > -torch.inf).any()
                 continue
-            inside = reference[(reference >= low) & (reference <= high)]
-            kept = values[c][values[c] > -torch.inf]
-            assert torch.equal(kept.sort().values, inside.sort().values)
-            assert int(carried.windows.held[g, c]) == len(inside)
-            assert int(carried.windows.above[g, c]) == int((reference > high).sum())
+            inside = (reference > within) & (reference <= above)
+            kept = held.values[g, c] > -torch.inf
+            assert torch.equal(
+                held.values[g, c][kept].sort().values, reference[inside].sort().values
+            )
+            numbers = held.numbers[g, c][kept].long() - (carried.newest + 1 - fill)
+            assert torch.equal(scores[c, numbers], held.values[g, c][kept])
+            assert torch.equal(numbers.sort().values, is_reference.nonzero()[inside].squeeze(1))
+            assert int(held.beyond[0, g, c]) == int((reference > above).sum())
+            assert int(held.beyond[1, g, c]) == int((reference > within).sum())
+        assert sum(columns for columns, _ in held.blocks) == held.values.shape[-1]
 
 
 OPTIONS = [
@@ -172,8 +189,7 @@ def test_any_sizes(kind, classes, size, count, seed):
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 63, 64, 65, 400])
-def test_a_rank_is_found_among_ties_and_outliers(count, monkeypatch):
-    monkeypatch.setattr(windows, "_FEW", 0)
+def test_a_rank_is_found_among_ties_and_outliers(count):
     g = torch.Generator().manual_seed(count)
     held = torch.tensor([count, max(1, count // 2), count])
     values = torch.stack(
@@ -187,21 +203,22 @@ def test_a_rank_is_found_among_ties_and_outliers(count, monkeypatch):
     values = torch.cat([values, values.new_full((3, 7 * 64 - count), -torch.inf)], dim=1)
     ordered = values.sort(dim=1, descending=True).values
     low = torch.where(values > -torch.inf, values, torch.inf).amin(1)
+    low = low.nextafter(torch.tensor(-torch.inf))
     for share in (0.0, 0.3, 0.5, 0.9, 1.0):
         above = (share * (held - 1)).long()
         below = torch.minimum(above + 1, held - 1)
         for ends in ((low, values.amax(1)), (low - torch.inf, low + torch.inf)):
-            ranks = above.unsqueeze(1), below.unsqueeze(1)
-            high, lower = windows.select_ranks(values, *ranks, *ends, held)
-            assert torch.equal(high, ordered.gather(1, ranks[0]))
-            assert torch.equal(lower, ordered.gather(1, ranks[1]))
+            for guess in (None, values[:, 0], torch.full((3,), 7.0)):
+                high, lower = ranks.select_ranks(values, above, below, *ends, held, guess)
+                assert torch.equal(high, ordered.gather(1, above.unsqueeze(1)).squeeze(1))
+                assert torch.equal(lower, ordered.gather(1, below.unsqueeze(1)).squeeze(1))
 
 
-@pytest.mark.parametrize("width", [64, 128, 1984, 2048, 5120])
+@pytest.mark.parametrize("width", [64, 128, 1984, 2048, 2112, 5120])
 def test_counting_bytes_eight_at_a_time(width):
     g = torch.Generator().manual_seed(0)
     mask = torch.rand(2, 3, width, generator=g) < torch.tensor([0.0, 0.5, 1.0]).view(3, 1)
-    assert torch.equal(windows._count(mask), mask.sum(dim=-1))
+    assert torch.equal(windows.count_true(mask), mask.sum(dim=-1))
     assert windows.padded_width(width) == width
 
 
