@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pauc.band import Band
+from pauc.blocks import count_not_above
 from pauc.config import PAUCConfig
-from pauc.pairs import count_not_above
 from pauc.pool import Pool
 from pauc.selection import band_edges, masked_top, top_depth
 from pauc.surrogates import Positives, class_mean
