@@ -57,7 +57,7 @@ def sum_link(
     """
     if few_pairs(pos_scores.shape[0], *negatives.shape):
         return _matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
-    summed: Tensor = torch.ops.pauc.sum_link(
+    summed: Tensor = _SumLink.apply(  # type: ignore[no-untyped-call]
         pos_scores, class_index, counted, negatives, multiplicity, tau, link
     )
     return summed
@@ -162,24 +162,51 @@ def _(_g: Tensor, x: Tensor, _index: Tensor, _counted: Any, y: Tensor, *_: Any) 
     return torch.empty_like(x), torch.empty_like(y)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    del output  # torch calls by these names
-    *tensors, ctx.link = inputs
-    ctx.save_for_backward(*tensors)
+class _SumLink(torch.autograd.Function):
+    """The gradient; not registered with the operator, since torch.func cannot see it there."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> Tensor:
+        summed: Tensor = torch.ops.pauc.sum_link(*inputs)
+        return summed
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output  # torch calls by these names
+        *tensors, ctx.link = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, index, _, y, counts, tau = ctx.saved_tensors
+        by_x, by_y = _Slopes.apply(g, *ctx.saved_tensors, ctx.link)  # type: ignore[no-untyped-call]
+        by_tau = None
+        if ctx.needs_input_grad[5]:
+            # The sums do not change when scores and tau grow by one factor (Euler's theorem).
+            moment = (torch.where(counts > 0, y, 0.0) * by_y).sum(dim=-1)
+            by_tau = -moment.index_add(0, index, x * by_x) / tau
+        return by_x, None, None, by_y, None, by_tau, None
 
 
-def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    x, index, _, y, counts, tau = ctx.saved_tensors
-    by_x, by_y = torch.ops.pauc.sum_link_backward(g, *ctx.saved_tensors, ctx.link)
-    by_tau = None
-    if ctx.needs_input_grad[5]:
-        # The sums do not change when scores and tau grow by one factor (Euler's theorem).
-        moment = (torch.where(counts > 0, y, 0.0) * by_y).sum(dim=-1)
-        by_tau = -moment.index_add(0, index, x * by_x) / tau
-    return by_x, None, None, by_y, None, by_tau, None
+class _Slopes(torch.autograd.Function):
+    """The gradient's own gradient, which is refused rather than taken for zero."""
 
+    generate_vmap_rule = True
 
-_sum.register_autograd(_backward, setup_context=_keep)
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        slopes: tuple[Tensor, Tensor] = torch.ops.pauc.sum_link_backward(*inputs)
+        return slopes
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        raise NotImplementedError("the sum over many pairs has no second derivative")
 
 
 def _fold(size: int, dims: tuple[Any, ...], args: tuple[Any, ...]) -> list[Any]:

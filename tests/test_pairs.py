@@ -32,9 +32,13 @@ SHAPES = {
 }
 
 
+def detached(argument):
+    return argument.detach() if isinstance(argument, torch.Tensor) else argument
+
+
 def in_blocks(x, index, y, counts, tau, link):
     """The sums by the operator, whatever the size."""
-    return torch.ops.pauc.sum_link(x, index, None, y, counts, tau, link)
+    return pairs._SumLink.apply(x, index, None, y, counts, tau, link)
 
 
 @pytest.fixture
@@ -107,7 +111,36 @@ def test_the_operator_keeps_its_contract(few, request):
     y = y.detach()[:, :-3].requires_grad_()
     for counted in (None, torch.arange(6) % 3 > 0):
         arguments = x, index, counted, y, counts[:, :-3], width, "logistic"
-        torch.library.opcheck(torch.ops.pauc.sum_link, arguments)
+        torch.library.opcheck(torch.ops.pauc.sum_link, [detached(a) for a in arguments])
+        arguments = torch.ones_like(x), *arguments
+        torch.library.opcheck(torch.ops.pauc.sum_link_backward, [detached(a) for a in arguments])
+
+
+@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
+@pytest.mark.usefixtures("many_blocks")
+def test_members_of_an_ensemble_do_not_mix(link):
+    """torch.func.vmap over scores, with what they share given once, and over their gradients."""
+    g = torch.Generator().manual_seed(5)
+    x, y = torch.randn(3, 20, generator=g).double(), torch.randn(3, 2, 30, generator=g).double()
+    index = torch.randint(0, 2, (20,), generator=g)
+    counts, width = (
+        torch.randint(0, 3, (2, 30), generator=g).double(),
+        torch.full((2,), 0.4).double(),
+    )
+
+    def total(x, y):
+        return in_blocks(x, index, y, counts, width, link).cumsum(0).sum()
+
+    for function in (total, torch.func.grad(total, argnums=(0, 1))):
+        found = torch.func.vmap(function)(x, y)
+        alone = [function(*member) for member in zip(x, y, strict=True)]
+        if function is total:
+            assert torch.allclose(found, torch.stack(alone))
+            continue
+        for part, expected in zip(found, zip(*alone, strict=True), strict=True):
+            assert torch.allclose(part, torch.stack(expected))
+    shared = torch.func.vmap(total, in_dims=(None, 0))(x[0], y)
+    assert torch.allclose(shared, torch.stack([total(x[0], member) for member in y]))
 
 
 @pytest.mark.usefixtures("many_blocks")
@@ -116,7 +149,7 @@ def test_what_is_not_counted_may_be_anything():
     counted = torch.arange(40) % 3 > 0
     spoilt = torch.where(counted, x, math.nan)
     y = torch.where(counts > 0, y, math.nan)
-    found = torch.ops.pauc.sum_link(spoilt, index, counted, y, counts, width, "sigmoid")[counted]
+    found = pairs._SumLink.apply(spoilt, index, counted, y, counts, width, "sigmoid")[counted]
     expected = in_blocks(x, index, y, counts, width, "sigmoid")[counted]
     assert torch.equal(found, expected)
     parts = [torch.autograd.grad(part.sum(), (x, y)) for part in (found, expected)]
@@ -131,7 +164,7 @@ def test_a_device_where_looking_costs_gives_the_same(monkeypatch):
     results = []
     for looks in (True, False):
         monkeypatch.setattr(blocks, "_may_look", lambda _, looks=looks: looks)
-        value = torch.ops.pauc.sum_link(x, index, counted, y, counts, width, "logistic")
+        value = pairs._SumLink.apply(x, index, counted, y, counts, width, "logistic")
         value = torch.where(counted, value, 0.0)
         results.append((value, *torch.autograd.grad(value.sum(), (x, y))))
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*results, strict=True))

@@ -282,3 +282,19 @@ def test_a_bound_on_beta_makes_one_graph_of_a_function_too():
         loss, queue = compiled(logits, targets, queue, beta)
         assert torch.allclose(loss, expected, atol=1e-6)
     assert counter.frame_count == 2
+
+
+def test_many_pairs_are_one_node_of_a_compiled_graph():
+    """A training step under fullgraph, in a pool where the operator does the sums."""
+    torch._dynamo.reset()
+    options = {"queue_size": 2000, "beta": 0.1, "surrogate": "pairwise", "validate_args": False}
+    module, eager = (PAUCAtBudgetLoss(1, **options) for _ in range(2))
+    assert not pairs.few_pairs(2300, 1, 2300)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for seed in range(3):
+        logits, targets = batch(seed, count=300)
+        values = [call(logits, targets) for call in (compiled, eager)]
+        gradients = [torch.autograd.grad(value, logits)[0] for value in values]
+        assert torch.allclose(*values, atol=1e-6)
+        assert torch.allclose(*gradients, atol=1e-6)
+        assert gradients[0].abs().sum() > 0
