@@ -57,9 +57,11 @@ def sum_link(
     """
     if few_pairs(pos_scores.shape[0], *negatives.shape):
         return _matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
-    summed: Tensor = _SumLink.apply(  # type: ignore[no-untyped-call]
-        pos_scores, class_index, counted, negatives, multiplicity, tau, link
-    )
+    # torch.func sees no gradient that is registered with an operator, and a compiler warns of a
+    # Function with `setup_context`: the gradient is one, its entries are two.
+    compiling = torch.compiler.is_compiling()
+    call: Any = torch.ops.pauc.sum_link if compiling else _SumLink.apply
+    summed: Tensor = call(pos_scores, class_index, counted, negatives, multiplicity, tau, link)
     return summed
 
 
@@ -163,7 +165,7 @@ def _(_g: Tensor, x: Tensor, _index: Tensor, _counted: Any, y: Tensor, *_: Any) 
 
 
 class _SumLink(torch.autograd.Function):
-    """The gradient; not registered with the operator, since torch.func cannot see it there."""
+    """The operator with its gradient."""
 
     generate_vmap_rule = True
 
@@ -188,6 +190,9 @@ class _SumLink(torch.autograd.Function):
             moment = (torch.where(counts > 0, y, 0.0) * by_y).sum(dim=-1)
             by_tau = -moment.index_add(0, index, x * by_x) / tau
         return by_x, None, None, by_y, None, by_tau, None
+
+
+_sum.register_autograd(_SumLink.backward, setup_context=_SumLink.setup_context)
 
 
 class _Slopes(torch.autograd.Function):
