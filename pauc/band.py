@@ -87,6 +87,7 @@ def make_band(pool: Pool, config: PAUCConfig, read_values: bool) -> Band:
         n_knots=config.n_knots if config.surrogate == "trapezoid" else 2,
         interpolation=config.quantile_interpolation,
         count=count,
+        max_beta=config.max_beta,
     )
     scale = robust_scale(
         pool.scores,

@@ -54,14 +54,19 @@ def check_real(name: str, value: object) -> None:
         raise ValueError(f"{name} must be finite, got {value!r}")
 
 
-def check_band(alpha: object, beta: object) -> None:
-    """Raise unless ``0 <= alpha < beta <= 1``."""
+def check_band(alpha: object, beta: object, max_beta: object = None) -> None:
+    """Raise unless ``0 <= alpha < beta <= max_beta <= 1``; a bound of None is 1."""
     check_number("alpha", alpha)
     check_number("beta", beta)
     if not 0 <= alpha < beta <= 1:  # type: ignore[operator]
         raise ValueError(
             f"alpha and beta must satisfy 0 <= alpha < beta <= 1, got alpha={alpha}, beta={beta}"
         )
+    if max_beta is None:
+        return
+    check_number("max_beta", max_beta)
+    if not beta <= max_beta <= 1:  # type: ignore[operator]
+        raise ValueError(f"max_beta must be in [beta, 1] = [{beta}, 1], got {max_beta!r}")
 
 
 def check_rows(

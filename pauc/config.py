@@ -55,6 +55,9 @@ class PAUCConfig(NamedTuple):
             the loss: of each class against the rest, over all classes, reduced as the loss is; 0
             leaves it out.
         pauc_weight: factor of the partial AUC part beside it; below 1 only for a warm-up on BCE.
+        max_beta: bound on a ``beta`` that changes from call to call, so that under
+            :func:`torch.compile` one graph serves all of them; :class:`pauc.PAUCSchedule` sets it.
+            None: ``beta`` stays. No value depends on it.
     """
 
     alpha: float = 0.0
@@ -74,6 +77,7 @@ class PAUCConfig(NamedTuple):
     edge_gradient: EdgeGradient = "detached"
     bce_weight: float = 0.0
     pauc_weight: float = 1.0
+    max_beta: float | None = None
 
 
 _PAUC = PAUCConfig()  # the owner of the defaults that the losses share
@@ -168,6 +172,7 @@ class PAUCOptions(_BandOptions, total=False):
 
     alpha: float
     beta: float
+    max_beta: float | None
     surrogate: Surrogate
     n_knots: int
     link: Link
@@ -207,7 +212,7 @@ def make_config(options: dict[str, Any] | PAUCOptions) -> PAUCConfig:
     """
     _check_names(options, PAUCConfig._fields)
     config = PAUCConfig(**options)
-    check_band(config.alpha, config.beta)
+    check_band(config.alpha, config.beta, config.max_beta)
     check_int("n_knots", config.n_knots, 2)
     _check_max_pool_size(config.max_pool_size)
     _check_shared(config)

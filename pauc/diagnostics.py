@@ -8,15 +8,20 @@ import torch
 from torch import Tensor
 
 from pauc.band import Band
+from pauc.blocks import count_not_above
 from pauc.config import PAUCConfig
-from pauc.pairs import count_not_above
 from pauc.pool import Pool
-from pauc.selection import band_edges, masked_top, top_depth
+from pauc.selection import band_edges, masked_top, static_depth
 from pauc.surrogates import Positives, class_mean
 
 
 def empirical_pauc(
-    positives: Positives, scores: Tensor, mask: Tensor, alpha: float, beta: float
+    positives: Positives,
+    scores: Tensor,
+    mask: Tensor,
+    alpha: float,
+    beta: float,
+    max_beta: float | None = None,
 ) -> Tensor:
     """Return ``[C]``: the exact partial AUC over ``[alpha, beta]`` divided by its width.
 
@@ -25,7 +30,7 @@ def empirical_pauc(
     references that the band reaches are ordered. nan for a class without positives.
     """
     columns = scores.shape[-1]
-    depth = top_depth(beta, columns)
+    depth = static_depth(beta, columns, max_beta)
     top = masked_top(scores, mask, depth)
     ascending = top.flip(-1)
     own, index = positives.scores.detach(), positives.class_index
@@ -60,6 +65,7 @@ def realised_fpr(pool: Pool, reference: Tensor, config: PAUCConfig) -> Tensor:
         config.alpha,
         config.beta,
         interpolation=config.quantile_interpolation,
+        max_beta=config.max_beta,
     )
     above = fresh & (pool.scores.detach() > edges.t_beta.unsqueeze(-1))
     share = above.sum(dim=-1).double() / fresh.sum(dim=-1)  # 0 / 0 is nan
@@ -78,11 +84,14 @@ def diagnose(pool: Pool, band: Band, positives: Positives, config: PAUCConfig) -
     that the queue alone gives, nan without either; its mean over steps should be near ``beta``).
     """
     in_band = pool.negatives() & pool.iid & band.contains(pool.scores)
+    exact = empirical_pauc(
+        positives, pool.scores, band.reference, config.alpha, config.beta, config.max_beta
+    )
     return {
         "t_alpha": band.edges.t_alpha,
         "t_beta": band.edges.t_beta,
         "tau_eff": band.tau,
-        "pauc": empirical_pauc(positives, pool.scores, band.reference, config.alpha, config.beta),
+        "pauc": exact,
         "band_neg_count": in_band.sum(dim=-1),
     }
 
@@ -102,6 +111,7 @@ def where_valid(measured: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]
 
 def ramp_area(end: float, left: Tensor, width: Tensor) -> Tensor:
     """Return the integral up to ``end`` of a ramp from 0 at ``left`` to 1 at ``left + width``."""
-    along = (end - left).clamp(min=0)
+    # Not `end - left`: a compiler would take `end` for a constant there, and not in a difference.
+    along = (left - end).clamp(max=0).neg()
     on_ramp = torch.minimum(along, width)
     return on_ramp**2 / (2 * torch.where(width > 0, width, 1.0)) + (along - on_ramp)

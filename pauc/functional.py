@@ -11,9 +11,9 @@ from torch import Tensor
 from pauc.band import Band, attach_knots, make_band
 from pauc.config import PAUCConfig, PAUCOptions, make_config
 from pauc.diagnostics import diagnose, realised_fpr
-from pauc.pairs import sum_link, sum_link_of_parts
+from pauc.pairs import sum_link
 from pauc.queue import QueueState
-from pauc.step import PAUCTerms, Rows, Scored, columns_of, live_factor, take_step
+from pauc.step import PAUCTerms, Rows, Scored, live_factor, take_step
 from pauc.surrogates import scale_gradient, trapezoid_contributions
 
 if TYPE_CHECKING:
@@ -134,27 +134,24 @@ def _pairwise(rows: Rows, band: Band, config: PAUCConfig) -> tuple[Tensor, Tenso
     factor = None
     if config.gradient_scale == "live":
         factor = live_factor(count, (members & pool.live).sum(dim=-1)).unsqueeze(-1)
-    if sample is not None:
-        scores, members = pool.scores[:, sample.columns], members[:, sample.columns]
-        counts = members * sample.multiplicity
-    elif rows.read_values:
-        columns, counts = columns_of(members, count)
-        scores, counts = pool.scores.gather(1, columns), counts.to(pool.scores.dtype)
+    scores = pool.scores
+    if sample is None:
+        counts = members.to(scores.dtype)
     else:
-        # How many negatives the band has is for the data to say; where it may not be read, all.
-        scores, counts = pool.scores, members.to(pool.scores.dtype)
+        scores, members = scores[:, sample.columns], members[:, sample.columns]
+        counts = members * sample.multiplicity
     scores = torch.where(counts > 0, scores, 0.0)
     if factor is not None:
         scores = scale_gradient(scores, factor.to(scores.dtype))
     total = count.clamp(min=1).to(scores.dtype)
     of_class = positives.class_index
-    if sample is None and not rows.read_values and not pool.multilabel:
-        # All columns, the batch's first; multi-label places are not in that order.
-        live = scores[:, : rows.batch_rows], counts[:, : rows.batch_rows]
-        held = scores[:, rows.batch_rows :], counts[:, rows.batch_rows :]
-        summed = sum_link_of_parts(
-            positives.scores, of_class, rows.batch_rows, live, held, band.tau, config.link
-        )
-    else:
-        summed = sum_link(positives.scores, of_class, scores, counts, band.tau, config.link)
+    summed = sum_link(
+        positives.scores,
+        of_class,
+        scores,
+        counts,
+        band.tau,
+        config.link,
+        counted=positives.weight > 0,
+    )
     return summed / total[of_class], count > 0

@@ -1,32 +1,18 @@
-"""Sums of a link over pairs of scores in linear memory, without the matrix of pairs.
+"""Sums of a link over pairs of scores, with gradients to both sides.
 
-For ``u >= 0`` and ``z = exp(-u)`` in (0, 1], ``sigmoid(-u) = z / (1 + z)`` and
-``softplus(-u) = log(1 + z)`` are analytic in ``z`` with their nearest singularity at ``z = -1``, so
-a Chebyshev series over [0, 1] converges like ``(3 + sqrt 8) ** -degree``. As a polynomial in ``z``
-it turns the sum over sorted negatives ``y_j <= x`` into sums of ``exp(-k (x - y_j))``, each of
-which a scan carries from one negative to the next: exact at any band width, for ties and for
-outliers alike, since nothing is placed on a grid.
+Few pairs make a matrix. Many take :mod:`pauc.blocks`, as operators of torch that a compiler calls
+without looking inside: a graph of many small steps would take it a minute.
 """
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from pauc.blocks import few_pairs, gradients, link_of, make_pairs, sums
 from pauc.config import Link
-from pauc.pair_matrix import matrix_sum
-
-# (3 + sqrt 8) ** -16 is 6e-13, below what the sums lose to rounding in float64.
-_DEGREE = 16
-_RHO = 3 + math.sqrt(8)
-_BLOCK = 16  # of the scan
-# Where the matrix is faster than the scan, measured on a CPU: few pairs, or not many per score.
-# The bound is linear in the scores, so memory is too.
-_FEW_PAIRS = 1 << 20
-_FEW_PER_SCORE = 32
 
 
 def mean_link(
@@ -41,17 +27,42 @@ def mean_link(
     """Return for each positive the mean of the link over the negatives of its class.
 
     Args:
-        pos_scores: ``[P]``, with ``class_index`` ``[P]`` into the rows of ``negatives``.
-        negatives: ``[C, B]``, in any order.
-        multiplicity: ``[C, B]``, how many rows a negative stands for; 0 for padding, whose value
-            is not looked at.
         total: ``[C]``, what the sum over negatives is divided by.
-        tau: ``[C]``.
-        link: see :class:`pauc.PAUCConfig`.
+        others: as for :func:`sum_link`.
     """
     return (
         sum_link(pos_scores, class_index, negatives, multiplicity, tau, link) / total[class_index]
     )
+
+
+def sum_link(
+    pos_scores: Tensor,
+    class_index: Tensor,
+    negatives: Tensor,
+    multiplicity: Tensor,
+    tau: Tensor,
+    link: Link,
+    counted: Tensor | None = None,
+) -> Tensor:
+    """Return for each positive the sum of the link over the negatives of its class.
+
+    Args:
+        pos_scores: ``[P]``, with ``class_index`` ``[P]`` into the rows of ``negatives``.
+        negatives: ``[C, B]``, in any order.
+        multiplicity: ``[C, B]``, how many rows a negative stands for; 0 for padding.
+        tau: ``[C]``.
+        link: see :class:`pauc.PAUCConfig`.
+        counted: ``[P]`` bool, which of the sums are wanted; the others have no meaning, and must
+            not receive a gradient. None: all.
+    """
+    if few_pairs(pos_scores.shape[0], *negatives.shape):
+        return _matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
+    # torch.func sees no gradient that is registered with an operator, and a compiler warns of a
+    # Function with `setup_context`: the gradient is one, its entries are two.
+    compiling = torch.compiler.is_compiling()
+    call: Any = torch.ops.pauc.sum_link if compiling else _SumLink.apply
+    summed: Tensor = call(pos_scores, class_index, counted, negatives, multiplicity, tau, link)
+    return summed
 
 
 def sum_link_of_parts(
@@ -68,24 +79,24 @@ def sum_link_of_parts(
     Pairs without a live row need no gradient; with a long queue they are nearly all.
 
     Args:
-        pos_scores, class_index, tau, link: as for :func:`mean_link`.
+        pos_scores, class_index, tau, link: as for :func:`sum_link`.
         num_live: the first positives are live; no gradient reaches the others.
         live: negatives ``[C, B]`` and their multiplicity.
         held: further negatives alike, which no gradient reaches.
     """
     held = held[0].detach(), held[1]
-    if num_live * held[0].shape[-1] <= _FEW_PAIRS:
+    if few_pairs(num_live, *held[0].shape):
         parts = (
             (pos_scores[:num_live], class_index[:num_live]),
             (pos_scores[num_live:].detach(), class_index[num_live:]),
         )
         with_held = torch.cat([sum_link(*part, *held, tau, link) for part in parts])
-    else:  # not a matrix for the live and a scan for the others, but one scan for all
+    else:  # not a matrix for the live and blocks for the others, but blocks for all
         with_held = sum_link(pos_scores, class_index, *held, tau, link)
     return with_held + sum_link(pos_scores, class_index, *live, tau, link)
 
 
-def sum_link(
+def _matrix_sum(
     pos_scores: Tensor,
     class_index: Tensor,
     negatives: Tensor,
@@ -93,151 +104,140 @@ def sum_link(
     tau: Tensor,
     link: Link,
 ) -> Tensor:
-    """Return for each positive the sum of the link over its negatives; see :func:`mean_link`."""
-    pairs = pos_scores.shape[0] * negatives.shape[-1]
-    scores = pos_scores.shape[0] + 8 * negatives.numel()
-    if pairs <= _FEW_PAIRS + _FEW_PER_SCORE * scores:
-        return matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
-    return _scan_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
+    """Return ``[P]``, the sums over negatives from the matrix of pairs ``[P, B]``."""
+    rows, counts, width = negatives, multiplicity, tau
+    if len(rows) > 1:  # otherwise broadcasting spares the gather
+        # index_select and not indexing, whose backward pass is several times slower.
+        rows, counts, width = (part.index_select(0, class_index) for part in (rows, counts, width))
+    u = (pos_scores.unsqueeze(-1) - rows) / width.unsqueeze(-1)
+    return (link_of(u, link) * counts).sum(dim=-1)
 
 
-def count_not_above(ascending: Tensor, queries: Tensor, class_index: Tensor) -> Tensor:
-    """Return ``[P]``: how many of ``ascending[class_index[p]]`` are at most ``queries[p]``.
-
-    A binary search by class; :func:`torch.searchsorted` wants the queries as a rectangle.
-    """
-    columns = ascending.shape[-1]
-    flat, start = ascending.reshape(-1), class_index * columns
-    found = torch.zeros_like(class_index)
-    for bit in reversed(range(columns.bit_length())):
-        probe = found + (1 << bit)
-        value = flat[start + probe.clamp(max=columns) - 1]
-        found = torch.where((probe <= columns) & (value <= queries), probe, found)
-    return found
+_PAIRS = "(Tensor x, Tensor index, Tensor? counted, Tensor y, Tensor counts, Tensor tau, str link)"
 
 
-def _scan_sum(
-    pos_scores: Tensor,
-    class_index: Tensor,
-    negatives: Tensor,
-    multiplicity: Tensor,
+@torch.library.custom_op("pauc::sum_link", mutates_args=(), schema=f"{_PAIRS} -> Tensor")
+def _sum(
+    x: Tensor,
+    index: Tensor,
+    counted: Tensor | None,
+    y: Tensor,
+    counts: Tensor,
     tau: Tensor,
     link: Link,
 ) -> Tensor:
-    """Return ``[P]``, the sums over negatives from sums of exponentials, in float64."""
-    # Padding takes the place of the lowest real score, where its zero count is harmless.
-    real = multiplicity > 0
-    lowest = torch.where(real, negatives, math.inf).amin(dim=-1, keepdim=True).detach()
-    padding = torch.where(lowest.isfinite(), lowest, 0.0)
-    y, order = torch.where(real, negatives, padding).double().sort(dim=-1)
-    counts = multiplicity.double().gather(-1, order)
-    x, width = pos_scores.double(), tau.double()
-
-    at_most = count_not_above(y.detach(), x.detach(), class_index)
-    has_below, has_above = at_most > 0, at_most < y.shape[-1]
-    below, above = (at_most - 1).clamp(min=0), at_most.clamp(max=y.shape[-1] - 1)
-    # Scores enter as differences of neighbours, so that a far outlier costs the others no digits.
-    decay_below = torch.where(has_below, x - y[class_index, below], 0.0) / width[class_index]
-    decay_above = torch.where(has_above, y[class_index, above] - x, 0.0) / width[class_index]
-    values = counts.unsqueeze(-1).expand(-1, -1, _DEGREE)
-    sums_below = _decayed_sums(y, values, width)[class_index, below]
-    sums_above = _decayed_sums(-y.flip(-1), values.flip(1), width).flip(1)[class_index, above]
-    coefficients = _SIGMOID if link == "sigmoid" else _SOFTPLUS
-    tail_below = torch.where(has_below, _series(sums_below, decay_below, coefficients), 0.0)
-    tail_above = torch.where(has_above, _series(sums_above, decay_above, coefficients), 0.0)
-
-    if link == "sigmoid":
-        rows_below = pad(counts.cumsum(dim=-1), (1, 0))[class_index, at_most]
-        summed = rows_below - tail_below + tail_above
-        return summed.to(pos_scores.dtype)
-    # softplus(u) = u + softplus(-u), and u adds up from the top.
-    from_top = torch.stack([counts, counts * y]).flip(-1).cumsum(dim=-1).flip(-1)
-    rows_above, moment_above = pad(from_top, (0, 1))[:, class_index, at_most]
-    linear = (moment_above - rows_above * x) / width[class_index]
-    loss: Tensor = (linear + tail_below + tail_above) / math.log(2)
-    return (counts.sum(dim=-1)[class_index] - loss).to(pos_scores.dtype)
+    pairs = make_pairs(x, index, counted, y, counts, tau)
+    return torch.zeros_like(x).index_copy_(0, pairs.kept, sums(pairs, link).to(x.dtype))
 
 
-def _series(sums: Tensor, distance: Tensor, coefficients: list[float]) -> Tensor:
-    """Return ``[P]``: ``sum_k coefficients_k sums_k exp(-k distance)`` by Horner's rule.
-
-    The coefficients stay Python numbers: a tensor of them would be copied to an accelerator, which
-    makes the host wait.
-    """
-    z = torch.exp(-distance)
-    total = torch.zeros_like(z)
-    for coefficient, column in zip(reversed(coefficients), reversed(sums.unbind(-1)), strict=True):
-        total = (total + coefficient * column) * z
-    return total
-
-
-def _powers(distance: Tensor) -> Tensor:
-    """Return ``exp(-k distance)`` for ``k = 1 ... degree`` as a last dimension."""
-    # Not by products, each of which the backward pass would need: this keeps its result alone.
-    k = torch.arange(1, _DEGREE + 1, dtype=distance.dtype, device=distance.device)
-    return torch.exp(distance.unsqueeze(-1) * -k)
-
-
-def _decayed_sums(y: Tensor, values: Tensor, tau: Tensor) -> Tensor:
-    """Return ``[C, B, degree]``: ``sum_{l <= j} values_l exp(-k (y_j - y_l) / tau)``, y ascending.
-
-    A scan in linear time: one entry after the other in all blocks at once, by itself over the
-    blocks' last entries, whose sums are then carried into the following blocks. Every exponent is
-    negative, so nothing overflows, and terms of one sign are added, so nothing cancels.
-    """
-    columns = y.shape[-1]
-    blocks = -(-columns // _BLOCK)
-    length = min(columns, _BLOCK)
-    padding = blocks * length - columns
-    y_blocks = torch.cat([y, y[:, -1:].expand(-1, padding)], dim=1).reshape(-1, blocks, length)
-    values = pad(values, (0, 0, 0, padding)).reshape(-1, blocks, length, _DEGREE)
-    width = tau.reshape(-1, 1, 1)
-    within = _scan_in_turn(y_blocks.diff(dim=-1) / width, values)
-    if blocks == 1:
-        return within.squeeze(1)
-    carry = _decayed_sums(y_blocks[:, :, -1], within[:, :, -1], tau)[:, :-1].unsqueeze(2)
-    distance = (y_blocks[:, 1:] - y_blocks[:, :-1, -1:]) / width
-    carried = torch.addcmul(within[:, 1:], carry, _powers(distance))
-    return torch.cat([within[:, :1], carried], dim=1).flatten(1, 2)[:, :columns]
+@torch.library.custom_op(
+    "pauc::sum_link_backward",
+    mutates_args=(),
+    schema=f"(Tensor g, {_PAIRS[1:]} -> (Tensor, Tensor)",
+)
+def _sum_backward(
+    g: Tensor,
+    x: Tensor,
+    index: Tensor,
+    counted: Tensor | None,
+    y: Tensor,
+    counts: Tensor,
+    tau: Tensor,
+    link: Link,
+) -> tuple[Tensor, Tensor]:
+    pairs = make_pairs(x, index, counted, y, counts, tau)
+    by_x, by_y = gradients(g.index_select(0, pairs.kept), pairs, link)
+    depth = pairs.places.shape[1]
+    return (
+        torch.zeros_like(x).index_copy_(0, pairs.kept, by_x.to(x.dtype)),
+        torch.zeros_like(y).scatter_(1, pairs.places, by_y.flatten(1)[:, :depth].to(y.dtype)),
+    )
 
 
-def _scan_in_turn(gaps: Tensor, values: Tensor) -> Tensor:
-    """Return the decayed sums over the last two dimensions of ``values`` ``[..., B, degree]``."""
-    total, *following = values.unbind(-2)
-    sums = [total]
-    # The entries come first in memory, so that each step reads and writes without gaps.
-    for entry, decay in zip(following, _powers(gaps.movedim(-1, 0).contiguous()), strict=True):
-        total = torch.addcmul(entry, total, decay)
-        sums.append(total)
-    return torch.stack(sums, dim=-2)
+@_sum.register_fake
+def _(x: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(x)
 
 
-def _to_powers(chebyshev: list[float]) -> list[float]:
-    """Return the power series of a Chebyshev series on [0, 1] (argument ``2 z - 1``)."""
-    powers = [0.0] * len(chebyshev)
-    previous, current = [0] * len(chebyshev), [1] + [0] * (len(chebyshev) - 1)
-    for degree, coefficient in enumerate(chebyshev):
-        powers = [total + coefficient * c for total, c in zip(powers, current, strict=True)]
-        shifted = [0, *current[:-1]]
-        step = 1 if degree == 0 else 2  # T_1 = x T_0, then T_(n+1) = 2 x T_n - T_(n-1)
-        following = [
-            step * (2 * s - c) - p for s, c, p in zip(shifted, current, previous, strict=True)
-        ]
-        previous, current = current, following
-    return powers
+@_sum_backward.register_fake
+def _(_g: Tensor, x: Tensor, _index: Tensor, _counted: Any, y: Tensor, *_: Any) -> Any:
+    return torch.empty_like(x), torch.empty_like(y)
 
 
-def _sigmoid_coefficients() -> list[float]:
-    """Return the coefficients of ``z, z**2, ...`` in ``z / (1 + z)``; 1 / (3 + x) is classical."""
-    series = [4 / math.sqrt(8) * (-1 / _RHO) ** n for n in range(_DEGREE)]
-    return _to_powers([series[0] / 2, *series[1:]])
+class _SumLink(torch.autograd.Function):
+    """The operator with its gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> Tensor:
+        summed: Tensor = torch.ops.pauc.sum_link(*inputs)
+        return summed
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output  # torch calls by these names
+        *tensors, ctx.link = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, index, _, y, counts, tau = ctx.saved_tensors
+        by_x, by_y = _Slopes.apply(g, *ctx.saved_tensors, ctx.link)  # type: ignore[no-untyped-call]
+        by_tau = None
+        if ctx.needs_input_grad[5]:
+            # The sums do not change when scores and tau grow by one factor (Euler's theorem).
+            moment = (torch.where(counts > 0, y, 0.0) * by_y).sum(dim=-1)
+            by_tau = -moment.index_add(0, index, x * by_x) / tau
+        return by_x, None, None, by_y, None, by_tau, None
 
 
-def _softplus_coefficients() -> list[float]:
-    """Return the coefficients of ``z, z**2, ...`` in ``log(1 + z)``, whose constant term is 0."""
-    series = [-2 / n * (-1 / _RHO) ** n for n in range(1, _DEGREE + 1)]
-    return _to_powers([math.log(_RHO / 4), *series])[1:]
+_sum.register_autograd(_SumLink.backward, setup_context=_SumLink.setup_context)
 
 
-_SIGMOID = _sigmoid_coefficients()
-_SOFTPLUS = _softplus_coefficients()
+class _Slopes(torch.autograd.Function):
+    """The gradient's own gradient, which is refused rather than taken for zero."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        slopes: tuple[Tensor, Tensor] = torch.ops.pauc.sum_link_backward(*inputs)
+        return slopes
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        raise NotImplementedError("the sum over many pairs has no second derivative")
+
+
+def _fold(size: int, dims: tuple[Any, ...], args: tuple[Any, ...]) -> list[Any]:
+    """Return the arguments of one call for those of ``size`` members, whose classes are joined."""
+    *tensors, link = args
+    joined = []
+    for tensor, dim in zip(tensors, dims, strict=False):
+        if tensor is not None:
+            tensor = (
+                tensor.movedim(dim, 0) if dim is not None else tensor.expand(size, *tensor.shape)
+            )
+        joined.append(tensor)
+    index, y = joined[-5], joined[-3]
+    member = torch.arange(size, device=index.device).unsqueeze(1)
+    joined[-5] = index + y.shape[1] * member
+    return [part if part is None else part.flatten(0, 1) for part in joined] + [link]
+
+
+@_sum.register_vmap
+def _(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+    size = info.batch_size
+    return torch.ops.pauc.sum_link(*_fold(size, dims, args)).unflatten(0, (size, -1)), 0
+
+
+@_sum_backward.register_vmap
+def _(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
+    size = info.batch_size
+    parts = torch.ops.pauc.sum_link_backward(*_fold(size, dims, args))
+    return tuple(part.unflatten(0, (size, -1)) for part in parts), (0, 0)

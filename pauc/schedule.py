@@ -129,7 +129,10 @@ class PAUCSchedule:
             schedule.step()
 
     The ends are what the loss was made with; the moves set the fields of ``loss.config``, from
-    step 0 on as soon as the schedule exists.
+    step 0 on as soon as the schedule exists. A compiled loss stays in one graph: ``max_beta`` of a
+    loss whose band moves is ``beta_start``. (torch takes the numbers of the first call for
+    constants, and compiles once more when they move; again when a BCE term that the loss was made
+    without has gone.)
 
     Args:
         loss: a :class:`pauc.PAUCAtBudgetLoss`, or a module with a ``config`` alike, such as the
@@ -206,7 +209,10 @@ class PAUCSchedule:
                     f"got one of {type(self._loss).__name__} without"
                 )
         self.config, self.step_count = config, step
-        self._loss.config = self._loss.config._replace(**{k: getattr(values, k) for k in known})
+        moved = {name: getattr(values, name) for name in known}
+        if config.beta_start is not None and "max_beta" in self._loss.config._fields:
+            moved["max_beta"] = config.beta_start
+        self._loss.config = self._loss.config._replace(**moved)
 
     def _count(self, loss: nn.Module, _: Any) -> None:
         """Warn of a schedule that stands still; a hook on the loss until the first step."""

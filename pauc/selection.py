@@ -60,6 +60,7 @@ def band_edges(
     n_knots: int = 2,
     interpolation: Interpolation = "higher",
     count: MaskCount | None = None,
+    max_beta: float | None = None,
 ) -> BandEdges:
     """Return the score thresholds of the FPR band ``[alpha, beta]``, detached.
 
@@ -73,6 +74,7 @@ def band_edges(
         n_knots: thresholds to return, at least 2.
         interpolation: between order statistics, as in :func:`torch.quantile`.
         count: from :func:`pauc.selection.count_mask`, where the caller has it already.
+        max_beta: see :class:`pauc.PAUCConfig`; changes no value.
 
     Returns:
         Thresholds, float32 or float64; nan for a class without reference rows.
@@ -80,13 +82,14 @@ def band_edges(
     Raises:
         TypeError, ValueError: an option out of its range, or a mask of another shape.
     """
-    check_band(alpha, beta)
+    check_band(alpha, beta, max_beta)
     check_int("n_knots", n_knots, 2)
     check_choice("interpolation", interpolation, get_args(Interpolation))
     _check_mask(scores, mask)
     scores = scores.to(compute_dtype(scores))
     inner = [alpha + (beta - alpha) * k / (n_knots - 1) for k in range(1, n_knots - 1)]
-    knots = _quantiles(scores.detach(), mask, [alpha, *inner, beta], interpolation, count)
+    levels = [alpha, *inner, beta]
+    knots = _quantiles(scores.detach(), mask, levels, interpolation, count, max_beta)
     return BandEdges(t_alpha=knots[..., 0], t_beta=knots[..., -1], knots=knots)
 
 
@@ -145,12 +148,15 @@ def masked_top(scores: Tensor, mask: Tensor, k: int) -> Tensor:
     return torch.where(mask, scores.detach(), -math.inf).topk(k, dim=-1).values
 
 
-def static_depth(level: float, columns: int) -> int:
-    """Return a depth of at least :func:`top_depth`, one for all levels of a factor of four.
+def static_depth(level: float, columns: int, bound: float | None = None) -> int:
+    """Return a depth of at least :func:`top_depth`, where data are not read.
 
-    Where data are not read, depths are part of a compiled graph. So a level that moves from step to
-    step, as in a schedule of the band, meets a handful of graphs.
+    Depths are part of a compiled graph. There it is one for all levels up to ``bound``; without a
+    bound one for each factor of four, so that a level that moves from step to step meets a handful
+    of graphs.
     """
+    if bound is not None and torch.compiler.is_compiling():
+        return top_depth(bound, columns)
     share = 1.0
     while share * columns > 16 and level <= share / 4:
         share /= 4
@@ -176,8 +182,9 @@ def _quantiles(
     levels: list[float],
     interpolation: Interpolation,
     count: MaskCount | None,
+    bound: float | None = None,
 ) -> Tensor:
-    """Return the scores ``[..., L]`` at the FPR ``levels``, which ascend."""
+    """Return the scores ``[..., L]`` at the FPR ``levels``, which ascend, up to ``bound``."""
     if scores.shape[-1] == 0:
         return scores.new_full((*scores.shape[:-1], len(levels)), math.nan)
     count = count_mask(mask) if count is None else count
@@ -188,8 +195,10 @@ def _quantiles(
     position = torch.cat([level * last.double() for level in levels], dim=-1)
     above, below = position.floor().long(), position.ceil().long()
 
-    deepest = _depth(levels[-1], count, scores.shape[-1])
-    if deepest <= _SHALLOW * count.most or len(levels) > _FEW_LEVELS:
+    deepest = _depth(levels[-1], count, scores.shape[-1], bound)
+    # Selecting each level would make each level a part of the graph.
+    moving = bound is not None and torch.compiler.is_compiling()
+    if moving or deepest <= _SHALLOW * count.most or len(levels) > _FEW_LEVELS:
         values = masked_top(scores, mask, deepest)
         high, low = values.gather(-1, above), values.gather(-1, below)
     else:
@@ -203,10 +212,10 @@ def _quantiles(
     return torch.where(count.per_class.unsqueeze(-1) > 0, quantile, math.nan)
 
 
-def _depth(level: float, count: MaskCount, columns: int) -> int:
+def _depth(level: float, count: MaskCount, columns: int, bound: float | None = None) -> int:
     """Return how many of the largest scores reach a level in any class."""
     if count.least == 0 and count.most == columns:  # nothing is known
-        return static_depth(level, columns)
+        return static_depth(level, columns, bound)
     return top_depth(level, count.most)
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pauc.band import safe_width
+from pauc.blocks import count_not_above
 from pauc.config import SmoothAPConfig, SmoothAPOptions, make_smooth_ap_config
-from pauc.pairs import count_not_above, mean_link
+from pauc.pairs import mean_link
 from pauc.pool import Pool
 from pauc.queue import QueueState
 from pauc.queued import QueuedLoss

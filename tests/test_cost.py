@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import weakref
+from itertools import accumulate
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks._witness import with_witness
@@ -88,6 +90,39 @@ def test_a_step_with_many_classes_makes_nothing_of_the_size_of_the_pool(surrogat
     assert work.largest < pool / 4
     assert work.bytes < 3 * 4 * pool  # as much as three copies of the scores; a sort makes six
     assert work.total <= 380  # windows with so many scores are searched by interpolation
+
+
+@pytest.mark.parametrize(("classes", "ceiling"), [(1, 350), (8, 360)])
+def test_operators_of_a_step_without_reads_stay_below_a_ceiling(classes, ceiling):
+    options = {"surrogate": "pairwise", "validate_args": False}
+    work = work_of_a_step(classes, 16_384, **options)
+    assert work.total <= ceiling, dict(sorted(work.calls.items(), key=lambda item: -item[1]))
+    assert work.calls["sum_link"] == work.calls["sum_link_backward"] == 1
+
+
+@pytest.mark.parametrize(
+    ("beta", "looks", "copies"), [(0.02, True, 12), (1.0, True, 40), (0.02, False, 40)]
+)
+def test_pairs_without_reads_take_memory_linear_in_the_scores(beta, looks, copies, monkeypatch):
+    """In copies of the scores, at any width of the band; also where looking would cost."""
+    monkeypatch.setattr("pauc.blocks._may_look", lambda _: looks)
+    classes, queue_size = 10, 8192
+    loss = PAUCAtBudgetLoss(
+        classes, queue_size=queue_size, beta=beta, surrogate="pairwise", validate_args=False
+    )
+    g = torch.Generator().manual_seed(0)
+    loss(*batch(classes, g, queue_size))
+    rows = batch(classes, g)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        loss(*rows).backward()
+    events = [
+        (event.start_ns(), event.nbytes())
+        for event in recorded.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    ]
+    peak = max(accumulate(size for _, size in sorted(events)))
+    scores = 4 * classes * (queue_size + BATCH)
+    assert scores < peak < copies * scores
 
 
 def test_a_longer_queue_hardly_costs_more():

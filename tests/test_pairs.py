@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from benchmarks._allocated import allocated_peak
-from pauc import SmoothAPLoss, pair_matrix, pairs, pairwise_pauc
-from pauc.pair_matrix import matrix_sum
+from pauc import SmoothAPLoss, blocks, pairs, pairwise_pauc, series
 
 SHAPES = {
     "normal": lambda n, g: torch.randn(n, generator=g, dtype=torch.float64),
@@ -34,6 +33,22 @@ SHAPES = {
 }
 
 
+def detached(argument):
+    return argument.detach() if isinstance(argument, torch.Tensor) else argument
+
+
+def in_blocks(x, index, y, counts, tau, link):
+    """The sums by the operator, whatever the size."""
+    return pairs._SumLink.apply(x, index, None, y, counts, tau, link)
+
+
+@pytest.fixture
+def many_blocks(monkeypatch):
+    """Many small blocks, however few the pairs."""
+    monkeypatch.setattr(blocks, "few_pairs", lambda *_: False)
+    monkeypatch.setattr(blocks, "_BLOCK", 4)
+
+
 def problem(shape, positives, negatives, tau, classes=2):
     g = torch.Generator().manual_seed(0)
     x = SHAPES[shape](positives, g).requires_grad_()
@@ -48,45 +63,119 @@ def problem(shape, positives, negatives, tau, classes=2):
 @pytest.mark.parametrize("link", ["sigmoid", "logistic"])
 @pytest.mark.parametrize("tau", [1e-7, 0.03, 1.0, 1e3])
 @pytest.mark.parametrize("shape", list(SHAPES))
-def test_scan_equals_matrix(shape, tau, link):
+@pytest.mark.usefixtures("many_blocks")
+def test_blocks_equal_matrix(shape, tau, link):
     x, index, y, counts, width = problem(shape, 150, 120, tau)
     weight = torch.linspace(-1, 2, 150, dtype=torch.float64)
     results = []
-    for total in (matrix_sum, pairs._scan_sum):
+    for total in (pairs._matrix_sum, in_blocks):
         value = total(x, index, y, counts, width, link)
         results.append((value, *torch.autograd.grad((value * weight).sum(), (x, y))))
     # The series is cut at 6e-13 per pair; its derivative loses up to degree**2 = 256.
-    for matrix, scan, tolerance in zip(*results, (1e-11, 1e-8, 1e-8), strict=True):
+    for matrix, blocked, tolerance in zip(*results, (1e-11, 1e-8, 1e-8), strict=True):
         real = matrix.isfinite()  # the gradient of padding is not looked at
         scale = max(matrix[real].abs().max().item(), 1 / tau * 1e-3, 1.0)
-        assert (matrix - scan)[real].abs().max().item() <= tolerance * scale
+        assert (matrix - blocked)[real].abs().max().item() <= tolerance * scale
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 28, 29, 30, 61, 62, 1021, 1022])
-def test_scan_at_the_lengths_of_its_blocks(count):
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 9, 31, 32, 33, 1022])
+@pytest.mark.usefixtures("many_blocks")
+def test_blocks_at_their_lengths(count):
     x, index, y, counts, width = problem("normal", 5, count + 3, 0.5, classes=1)
     assert torch.allclose(
-        pairs._scan_sum(x, index, y, counts, width, "sigmoid"),
-        matrix_sum(x, index, y, counts, width, "sigmoid"),
+        in_blocks(x, index, y, counts, width, "sigmoid"),
+        pairs._matrix_sum(x, index, y, counts, width, "sigmoid"),
         atol=1e-10,
     )
 
 
 @pytest.mark.parametrize("link", ["sigmoid", "logistic"])
-def test_gradcheck_of_the_scan(link):
-    x, index, y, counts, width = problem("normal", 6, 9, 0.4)
+@pytest.mark.parametrize("few", [True, False])
+def test_gradcheck_of_the_blocks(link, few, request):
+    if not few:
+        request.getfixturevalue("many_blocks")
+    x, index, y, counts, width = problem("normal", 6, 15, 0.4)
     y = y.detach()[:, :-3].requires_grad_()
     counts = counts[:, :-3] + 1
     assert torch.autograd.gradcheck(
-        lambda x, y: pairs._scan_sum(x, index, y, counts, width, link), (x, y)
+        lambda x, y, width: in_blocks(x, index, y, counts, width, link),
+        (x, y, width.requires_grad_()),
     )
 
 
-def test_large_problem_takes_the_scan_and_equals_the_matrix_in_tiles():
+@pytest.mark.parametrize("few", [True, False])
+def test_the_operator_keeps_its_contract(few, request):
+    """Shapes, gradients and aliasing, as torch checks them, with and without a mask."""
+    if not few:
+        request.getfixturevalue("many_blocks")
+    x, index, y, counts, width = problem("normal", 6, 15, 0.4)
+    y = y.detach()[:, :-3].requires_grad_()
+    for counted in (None, torch.arange(6) % 3 > 0):
+        arguments = x, index, counted, y, counts[:, :-3], width, "logistic"
+        torch.library.opcheck(torch.ops.pauc.sum_link, [detached(a) for a in arguments])
+        arguments = torch.ones_like(x), *arguments
+        torch.library.opcheck(torch.ops.pauc.sum_link_backward, [detached(a) for a in arguments])
+
+
+@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
+@pytest.mark.usefixtures("many_blocks")
+def test_members_of_an_ensemble_do_not_mix(link):
+    """torch.func.vmap over scores, with what they share given once, and over their gradients."""
+    g = torch.Generator().manual_seed(5)
+    x, y = torch.randn(3, 20, generator=g).double(), torch.randn(3, 2, 30, generator=g).double()
+    index = torch.randint(0, 2, (20,), generator=g)
+    counts, width = (
+        torch.randint(0, 3, (2, 30), generator=g).double(),
+        torch.full((2,), 0.4).double(),
+    )
+
+    def total(x, y):
+        return in_blocks(x, index, y, counts, width, link).cumsum(0).sum()
+
+    for function in (total, torch.func.grad(total, argnums=(0, 1))):
+        found = torch.func.vmap(function)(x, y)
+        alone = [function(*member) for member in zip(x, y, strict=True)]
+        if function is total:
+            assert torch.allclose(found, torch.stack(alone))
+            continue
+        for part, expected in zip(found, zip(*alone, strict=True), strict=True):
+            assert torch.allclose(part, torch.stack(expected))
+    shared = torch.func.vmap(total, in_dims=(None, 0))(x[0], y)
+    assert torch.allclose(shared, torch.stack([total(x[0], member) for member in y]))
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_what_is_not_counted_may_be_anything():
+    x, index, y, counts, width = problem("normal", 40, 30, 0.4)
+    counted = torch.arange(40) % 3 > 0
+    spoilt = torch.where(counted, x, math.nan)
+    y = torch.where(counts > 0, y, math.nan)
+    found = pairs._SumLink.apply(spoilt, index, counted, y, counts, width, "sigmoid")[counted]
+    expected = in_blocks(x, index, y, counts, width, "sigmoid")[counted]
+    assert torch.equal(found, expected)
+    parts = [torch.autograd.grad(part.sum(), (x, y)) for part in (found, expected)]
+    assert all(torch.equal(*pair) for pair in zip(*parts, strict=True))
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_device_where_looking_costs_gives_the_same(monkeypatch):
+    """Without leaving out what does not count, as on an accelerator."""
+    x, index, y, counts, width = problem("ties", 60, 50, 0.4)
+    counted = torch.arange(60) % 3 > 0
+    results = []
+    for looks in (True, False):
+        monkeypatch.setattr(blocks, "_may_look", lambda _, looks=looks: looks)
+        value = pairs._SumLink.apply(x, index, counted, y, counts, width, "logistic")
+        value = torch.where(counted, value, 0.0)
+        results.append((value, *torch.autograd.grad(value.sum(), (x, y))))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*results, strict=True))
+
+
+def test_large_problem_takes_blocks_and_equals_the_matrix_in_tiles():
     g = torch.Generator().manual_seed(1)
     pos, neg = torch.randn(3000, generator=g) + 1, torch.randn(3000, generator=g)
     tau = torch.tensor(0.2)
-    assert pairs._FEW_PAIRS + pairs._FEW_PER_SCORE * 27000 < 3000 * 3000
+    assert not pairs.few_pairs(3000, 1, 3000)
     tiles = [
         ((p.double().unsqueeze(1) - neg.double()) / tau.double()).sigmoid().mean(dim=1)
         for p in pos.split(100)
@@ -96,7 +185,7 @@ def test_large_problem_takes_the_scan_and_equals_the_matrix_in_tiles():
 
 
 @pytest.mark.parametrize("link", ["sigmoid", "logistic"])
-def test_memory_of_the_scan_is_linear_with_a_small_factor(link):
+def test_memory_of_many_pairs_is_linear_with_a_small_factor(link):
     def bytes_per_score(count):
         g = torch.Generator().manual_seed(3)
         pos, neg = (torch.randn(count, generator=g).requires_grad_() for _ in range(2))
@@ -108,69 +197,10 @@ def test_memory_of_the_scan_is_linear_with_a_small_factor(link):
     assert 0.9 < many / few < 1.1
 
 
-@pytest.fixture
-def small_tiles(monkeypatch):
-    monkeypatch.setattr(pair_matrix, "_WHOLE", 0)
-    monkeypatch.setattr(pair_matrix, "_TILE", 40)
-
-
-@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
-@pytest.mark.parametrize("classes", [1, 3])
-def test_tiles_equal_the_whole_matrix(link, classes, monkeypatch):
-    x, index, y, counts, width = problem("normal", 23, 14, 0.4, classes)
-    y, counts = y.detach()[:, :-3].requires_grad_(), counts[:, :-3]
-    width.requires_grad_()
-    weight = torch.linspace(-1, 2, 23, dtype=torch.float64)
-    results = []
-    for tile in (40, 0, None):  # four rows, one for each class, and all of them at once
-        monkeypatch.setattr(pair_matrix, "_WHOLE", math.inf if tile is None else 0)
-        monkeypatch.setattr(pair_matrix, "_TILE", tile)
-        value = matrix_sum(x, index, y, counts, width, link)
-        results.append((value, *torch.autograd.grad((value * weight).sum(), (x, y, width))))
-    for fours, fewest, whole in zip(*results, strict=True):
-        assert torch.allclose(fours, whole, rtol=1e-12, atol=1e-12)
-        assert torch.allclose(fewest, whole, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.usefixtures("small_tiles")
-@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
-@pytest.mark.parametrize("classes", [1, 2])
-def test_first_and_second_derivatives_of_the_tiles(link, classes):
-    x, index, y, counts, width = problem("normal", 7, 9, 0.7, classes)
-    y, counts = y.detach()[:, :-3].requires_grad_(), counts[:, :-3] + 1
-    inputs = x, y, width.requires_grad_()
-
-    def total(x, y, width):
-        return matrix_sum(x, index, y, counts, width, link)
-
-    assert torch.autograd.gradcheck(total, inputs)
-    assert torch.autograd.gradgradcheck(total, inputs)
-
-
-@pytest.mark.usefixtures("small_tiles")
-@pytest.mark.parametrize("batched", [(0, 0), (0, None), (None, 0)])
-def test_tiles_under_vmap_of_grad(batched):
-    x, index, y, counts, width = problem("normal", 11, 9, 0.4)
-    x, y, counts = x.detach(), y.detach()[:, :-3], counts[:, :-3]
-    stacks = [
-        t if dim is None else torch.stack([t, 2 * t, t - 1])
-        for t, dim in zip((x, y), batched, strict=True)
-    ]
-
-    def total(x, y):
-        return matrix_sum(x, index, y, counts, width, "sigmoid").square().sum()
-
-    found = torch.func.vmap(torch.func.grad(total, (0, 1)), batched)(*stacks)
-    for k in range(3):
-        own = (t if dim is None else t[k] for t, dim in zip(stacks, batched, strict=True))
-        for of_all, of_one in zip(found, torch.func.grad(total, (0, 1))(*own), strict=True):
-            assert torch.allclose(of_all[k], of_one)
-
-
 def test_memory_of_smooth_ap_with_many_classes_is_linear_in_the_scores():
     """In float32 arrays of all scores. A matrix of pairs would be 87 of them, and a step had five.
 
-    Few classes take the scan, many the matrix.
+    Few classes take blocks, many the matrix in tiles.
     """
     g = torch.Generator().manual_seed(4)
 
@@ -197,12 +227,12 @@ def test_count_not_above():
     queries = torch.tensor([-0.5, 0.0, 1.0, 1.5, 9.0, -2.0, 5.5])
     index = torch.tensor([0, 0, 0, 0, 0, 1, 1])
     expected = [0, 1, 3, 3, 4, 0, 2]
-    assert pairs.count_not_above(ascending, queries, index).tolist() == expected
+    assert blocks.count_not_above(ascending, queries, index).tolist() == expected
 
 
 @pytest.mark.parametrize(
     ("coefficients", "function"),
-    [(pairs._SIGMOID, lambda z: z / (1 + z)), (pairs._SOFTPLUS, torch.log1p)],
+    [(series.SIGMOID, lambda z: z / (1 + z)), (series.SOFTPLUS, torch.log1p)],
 )
 def test_series_is_accurate_on_the_whole_interval(coefficients, function):
     z = torch.linspace(0, 1, 2001, dtype=torch.float64)
@@ -223,7 +253,7 @@ def test_stated_error_bound_of_many_pairs_in_float32(shape, tau, link):
     count = 3000
     g = torch.Generator().manual_seed(2)
     pos, neg = (SHAPES[shape](count, g).float().requires_grad_() for _ in range(2))
-    assert pairs._FEW_PAIRS + pairs._FEW_PER_SCORE * 9 * count < count**2  # it is the scan
+    assert not pairs.few_pairs(count, 1, count)
     value = pairwise_pauc(pos, neg, torch.tensor(tau), link=link)
     found = value.detach(), *torch.autograd.grad(value, (pos, neg))
 

@@ -113,7 +113,7 @@ def test_the_loss_follows_and_ends_where_it_was_made():
         seen.append(loss.config)
     assert (seen[0].alpha, seen[0].beta, seen[0].temperature) == (0.0, 1.0, 1.0)
     assert seen[1].beta == pytest.approx(0.05 ** (1 / 3))
-    assert seen[3] == seen[4] == made
+    assert seen[3] == seen[4] == made._replace(max_beta=1.0)
     assert schedule.step_count == 4
     assert all(config.surrogate == "pairwise" for config in seen)
 

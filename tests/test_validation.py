@@ -34,6 +34,10 @@ BAD_OPTIONS = [
     ({"quantile_interpolation": "cubic"}, ValueError, "quantile_interpolation"),
     ({"max_pool_size": 1}, ValueError, "max_pool_size"),
     ({"max_pool_size": 9.0}, TypeError, "max_pool_size"),
+    ({"max_beta": "1"}, TypeError, "max_beta"),
+    ({"beta": 0.3, "max_beta": 0.2}, ValueError, r"max_beta must be in \[beta, 1\] = \[0.3, 1\]"),
+    ({"max_beta": 1.5}, ValueError, "max_beta"),
+    ({"max_beta": math.nan}, ValueError, "max_beta"),
     ({"link": "probit"}, ValueError, "link"),
     ({"gradient_scale": "batch"}, ValueError, "gradient_scale"),
     ({"edge_gradient": "moving"}, ValueError, "edge_gradient"),
@@ -50,6 +54,7 @@ GOOD_OPTIONS = [
     {"temperature": 1e-6},
     {"max_pool_size": 3},
     {"max_pool_size": None},
+    {"beta": 0.3, "max_beta": 0.3},
     {"ignore_index": 2**40},
     {"ignore_index": -1},
 ]

@@ -1,0 +1,300 @@
+"""The path without value checks: no read of data, the same numbers, one graph for a schedule."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from pauc import PAUCAtBudgetLoss, PAUCSchedule, QueueState, blocks, init_queue, pairs, pauc_loss_fn
+from pauc.config import _CHOICES
+
+OPTIONS = st.fixed_dictionaries(
+    {
+        "surrogate": st.sampled_from(["trapezoid", "pairwise", "pairwise"]),
+        "alpha": st.sampled_from([0.0, 0.0, 0.1]),
+        "beta": st.sampled_from([0.15, 0.5, 1.0]),
+        "temperature": st.sampled_from([0.1, 3.0]),
+    },
+    optional={
+        **{
+            name: st.sampled_from(values)
+            for name, values in _CHOICES.items()
+            if name != "surrogate"
+        },
+        "n_knots": st.sampled_from([3, 7]),
+        "max_pool_size": st.just(12),
+        "bce_weight": st.just(0.3),
+    },
+)
+
+
+class Problem(NamedTuple):
+    logits: torch.Tensor
+    targets: torch.Tensor
+    queue: QueueState
+    side: dict
+    options: dict
+
+
+@st.composite
+def problems(draw):
+    """Ties, duplicates at the edges, ignored and non-iid rows, weights; few rows or none."""
+    g = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
+    classes, multilabel = draw(st.sampled_from([(1, False), (3, False), (2, True)]))
+    size, held, rows = (
+        draw(st.sampled_from([0, 40])),
+        draw(st.integers(0, 40)),
+        draw(st.integers(0, 30)),
+    )
+    distinct = draw(st.sampled_from([3, 9, 10**6]))
+    positive = draw(st.sampled_from([0.05, 0.4]))
+
+    def batch(count):
+        scores = torch.randint(0, distinct, (count, classes), generator=g) / distinct * 4 - 2
+        shape = (count, classes) if multilabel else (count,)
+        hit = torch.rand(shape, generator=g) < positive
+        target = hit.long() if multilabel or classes == 1 else torch.where(hit, 1, 0)
+        if classes == 3:
+            target = torch.where(torch.rand(count, generator=g) < 0.2, 2, target)
+        target[torch.rand(shape, generator=g) < 0.1] = -100
+        return scores, target
+
+    def side(count):
+        iid = torch.rand(count, generator=g) < draw(st.sampled_from([0.0, 0.5, 1.0]))
+        weight = torch.randint(0, 4, (count,), generator=g) / 2
+        return {
+            "iid_mask": draw(st.sampled_from([None, iid])),
+            "sample_weight": draw(st.sampled_from([None, weight])),
+        }
+
+    queue = init_queue(size, classes, multilabel=multilabel, dtype=torch.float64)
+    _, queue = pauc_loss_fn(*batch(held), queue, **side(held))
+    logits, targets = batch(rows)
+    return Problem(logits.double(), targets, queue, side(rows), draw(OPTIONS))
+
+
+def outcome(problem, validate_args):
+    logits = problem.logits.clone().requires_grad_()
+    loss, queue = pauc_loss_fn(
+        logits,
+        problem.targets,
+        problem.queue,
+        validate_args=validate_args,
+        **problem.side,
+        **problem.options,
+    )
+    (gradient,) = torch.autograd.grad(loss.nansum(), logits)
+    return loss.detach(), gradient, queue
+
+
+@given(problems())
+def test_without_reads_the_numbers_are_the_same(problem):
+    """By the matrix of pairs, by the operator, and by it as where looking would cost."""
+    expected = outcome(problem, validate_args=True)
+    for operator, looks in ((False, True), (True, True), (True, False)):
+        with pytest.MonkeyPatch.context() as patch:
+            if operator:
+                patch.setattr(pairs, "few_pairs", lambda *_: False)
+                patch.setattr(blocks, "few_pairs", lambda *_: False)
+                patch.setattr(blocks, "_BLOCK", 3)
+            patch.setattr(blocks, "_may_look", lambda _, looks=looks: looks)
+            found = outcome(problem, validate_args=False)
+        # The series of the operator is cut at 6e-13 per pair, its slope at 256 times that.
+        scale = 1 / problem.options["temperature"] + 1
+        assert torch.allclose(found[0], expected[0], atol=1e-9 * scale, equal_nan=True)
+        assert torch.allclose(found[1], expected[1], atol=1e-7 * scale)
+        assert all(torch.equal(a, b) for a, b in zip(found[2], expected[2], strict=True))
+
+
+# --- what an accelerator would have to wait for ---
+# A tensor on the device "meta" has no data: whoever asks for some, or for a shape that depends on
+# some, gets an error. And there, as on an accelerator, the operators may not look.
+
+
+@given(
+    options=OPTIONS,
+    classes=st.sampled_from([(1, False), (3, False), (2, True)]),
+    rows=st.sampled_from([0, 1, 90]),
+    size=st.sampled_from([0, 1, 90, 2000]),
+    sides=st.booleans(),
+)
+def test_no_step_reads_data(options, classes, rows, size, sides):
+    num_classes, multilabel = classes
+    loss_fn = PAUCAtBudgetLoss(
+        num_classes, multilabel=multilabel, queue_size=size, validate_args=False, **options
+    ).to("meta")
+    logits = torch.empty(rows, num_classes, device="meta", requires_grad=True)
+    shape = (rows, num_classes) if multilabel else (rows,)
+    loss, *_ = loss_fn(
+        logits,
+        torch.empty(shape, dtype=torch.int64, device="meta"),
+        torch.empty(rows, dtype=torch.bool, device="meta") if sides else None,
+        return_per_class=True,
+        return_diagnostics=True,
+        sample_weight=torch.empty(rows, device="meta") if sides else None,
+    )
+    loss.sum().backward()
+    assert logits.grad.shape == logits.shape
+
+
+@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
+@pytest.mark.parametrize(("positives", "negatives"), [(0, 5), (40, 60), (5000, 900)])
+def test_the_operator_reads_no_data_where_that_costs(positives, negatives, link):
+    x, y = torch.empty(positives, device="meta"), torch.empty(3, negatives, device="meta")
+    index = torch.empty(positives, dtype=torch.int64, device="meta")
+    made = blocks.make_pairs(x, index, x > 0, y, torch.empty_like(y), y[:, 0])
+    assert blocks.sums(made, link).shape == x.shape
+    by_x, by_y = blocks.gradients(x, made, link)
+    assert by_x.shape == x.shape
+    assert by_y.numel() >= y.numel()
+
+
+def test_the_guard_can_fail():
+    with pytest.raises(RuntimeError, match="meta"):
+        torch.empty(3, device="meta").sum().item()
+    with pytest.raises(NotImplementedError):
+        torch.empty(3, device="meta").nonzero()
+    validating = PAUCAtBudgetLoss(1, queue_size=0).to("meta")
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        validating(torch.empty(9, 1, device="meta"), torch.empty(9, device="meta").long())
+
+
+# --- what a CUDA graph, and a compiled one, rest on ---
+
+
+def batch(seed, count=64, device="cpu"):
+    g = torch.Generator().manual_seed(seed)
+    targets = torch.randint(0, 4, (count,), generator=g).eq(0).long()
+    logits = torch.randn(count, 1, generator=g)
+    return logits.to(device).requires_grad_(), targets.to(device)
+
+
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_the_queue_stays_where_it_is(surrogate):
+    loss_fn = PAUCAtBudgetLoss(1, queue_size=150, surrogate=surrogate, validate_args=False)
+    before = [buffer.data_ptr() for buffer in loss_fn.buffers()]
+    for seed in range(4):
+        loss_fn(*batch(seed)).backward()
+    assert [buffer.data_ptr() for buffer in loss_fn.buffers()] == before
+    assert int(loss_fn.queue_fill) == 150
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_a_whole_step_in_a_cuda_graph(surrogate):
+    """Forward, backward and the queue's update, replayed on new data."""
+    options = {"queue_size": 9000, "surrogate": surrogate, "beta": 0.2, "validate_args": False}
+    captured, eager = (PAUCAtBudgetLoss(1, **options).cuda() for _ in range(2))
+    logits, targets = batch(0, count=2000, device="cuda")
+
+    def step(loss_fn):
+        loss = loss_fn(logits, targets)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        return loss.detach(), gradient
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(captured)
+    torch.cuda.current_stream().wait_stream(stream)
+    captured.reset_queue()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = step(captured)
+    for seed in range(7):  # the queue fills up and wraps
+        new_logits, new_targets = batch(seed, count=2000, device="cuda")
+        with torch.no_grad():
+            logits.copy_(new_logits)
+            targets.copy_(new_targets)
+        graph.replay()
+        for a, b in zip(found, step(eager), strict=True):
+            torch.testing.assert_close(a, b)
+    assert torch.equal(captured.queue_scores, eager.queue_scores)
+
+
+SCHEDULE = {
+    "warmup_steps": 2,
+    "blend_steps": 3,
+    "anneal_steps": 5,
+    "beta_start": 1.0,
+    "temperature_start": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "diagnostics", "graphs"),
+    [
+        # One in which the numbers of the first call are constants, one for all others.
+        ({"surrogate": "pairwise", "alpha": 0.01, "bce_weight": 0.1}, False, 2),
+        ({"surrogate": "pairwise", "bce_weight": 0.1}, True, 2),
+        ({"n_knots": 3, "edge_gradient": "implicit", "bce_weight": 0.1}, False, 2),
+        # The BCE goes at the end. (The count is of attempts: the last takes two.)
+        ({"surrogate": "trapezoid"}, False, 4),
+    ],
+    ids=str,
+)
+def test_a_whole_schedule_and_a_queue_that_fills_up_take_two_graphs(options, diagnostics, graphs):
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    losses = [
+        PAUCAtBudgetLoss(1, queue_size=200, beta=0.05, validate_args=False, **options)
+        for _ in range(2)
+    ]
+    schedules = [PAUCSchedule(loss_fn, **SCHEDULE) for loss_fn in losses]
+    calls = [torch.compile(losses[0], fullgraph=True, backend=counter), losses[1]]
+    for seed in range(10):
+        logits, targets = batch(seed)
+        results = (
+            [call(logits, targets, return_diagnostics=True) for call in calls]
+            if diagnostics
+            else [(call(logits, targets), {}) for call in calls]
+        )
+        (loss, stats), (expected, expected_stats) = results
+        assert torch.allclose(loss, expected, atol=1e-5)
+        gradients = [torch.autograd.grad(value, logits)[0] for value in (loss, expected)]
+        assert torch.allclose(*gradients, atol=1e-5)
+        for name, value in expected_stats.items():
+            assert torch.allclose(stats[name], value, atol=1e-5, equal_nan=True), name
+        for schedule in schedules:
+            schedule.step()
+    assert counter.frame_count <= graphs
+
+
+def test_a_bound_on_beta_makes_one_graph_of_a_function_too():
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def loss_of(logits, targets, queue, beta):
+        return pauc_loss_fn(logits, targets, queue, beta=beta, max_beta=0.6)
+
+    compiled = torch.compile(loss_of, fullgraph=True, backend=counter)
+    queue = init_queue(600, 1)
+    for step in range(10):
+        logits, targets = batch(step)
+        beta = 0.6 * 0.6**step
+        expected, _ = pauc_loss_fn(logits, targets, queue, beta=beta)
+        loss, queue = compiled(logits, targets, queue, beta)
+        assert torch.allclose(loss, expected, atol=1e-6)
+    assert counter.frame_count == 2
+
+
+def test_many_pairs_are_one_node_of_a_compiled_graph():
+    """A training step under fullgraph, in a pool where the operator does the sums."""
+    torch._dynamo.reset()
+    options = {"queue_size": 2000, "beta": 0.1, "surrogate": "pairwise", "validate_args": False}
+    module, eager = (PAUCAtBudgetLoss(1, **options) for _ in range(2))
+    assert not pairs.few_pairs(2300, 1, 2300)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for seed in range(3):
+        logits, targets = batch(seed, count=300)
+        values = [call(logits, targets) for call in (compiled, eager)]
+        gradients = [torch.autograd.grad(value, logits)[0] for value in values]
+        assert torch.allclose(*values, atol=1e-6)
+        assert torch.allclose(*gradients, atol=1e-6)
+        assert gradients[0].abs().sum() > 0
