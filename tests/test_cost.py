@@ -170,6 +170,7 @@ def test_what_the_module_holds_does_not_grow():
 @pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
 def test_training_holds_nothing_of_past_steps(surrogate, classes):
     """benchmarks/memory.py takes 10,000 steps."""
+    others = set(storages())
     loss, g = warm_loss(classes, 1024, surrogate=surrogate, bce_weight=0.1)
     model = torch.nn.Linear(5, classes)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -187,13 +188,19 @@ def test_training_holds_nothing_of_past_steps(surrogate, classes):
         del features, targets, logits
         assert all(node() is None for node in nodes)
         assert not any(buffer.requires_grad for buffer in loss.buffers())
-        gc.collect()
-        tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-        return len(tensors), sum(storages.values())
+        return sum(size for at, size in storages().items() if at not in others)
 
     early = live_bytes_after(20)
-    assert live_bytes_after(100) == early
+    # As many positives, and scores in the windows, as come by chance.
+    assert live_bytes_after(100) < 1.2 * early
+
+
+def storages():
+    """Return the bytes of every storage that a tensor of the interpreter holds, by its address."""
+    gc.collect()
+    plain = torch.Tensor, torch.nn.Parameter  # not what a compiler has left behind
+    tensors = [thing for thing in gc.get_objects() if type(thing) in plain]
+    return {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
 
 
 def test_the_witness_of_a_graph_can_fail():
