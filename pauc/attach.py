@@ -24,20 +24,26 @@ def attach(
     Its own derivative is not known: where that is asked for, a RuntimeError says so.
     """
     attached: tuple[Tensor, Tensor] = _Attached.apply(  # type: ignore[no-untyped-call]
-        logits, loss, per_class, gradients
+        logits, loss, per_class, *gradients
     )
     return attached
 
 
 class _Attached(torch.autograd.Function):
+    """``setup_context`` is what torch.func asks for."""
+
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, loss: Tensor, per_class: Tensor, gradients: Gradients
+        _logits: Tensor, loss: Tensor, per_class: Tensor, *_: Tensor | float | None
     ) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(logits, gradients.per_class, gradients.direct)
-        ctx.weight = gradients.weight
         return loss.clone(), per_class.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
+        logits, _, _, per_class, weight, direct = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(logits, per_class, direct)
+        ctx.weight = weight
 
     @staticmethod
     def backward(
@@ -49,21 +55,25 @@ class _Attached(torch.autograd.Function):
             if of_loss is not None:
                 scale = ctx.weight * of_loss if scale is None else ctx.weight * of_loss + scale
             if scale is None:
-                return None, None, None, None
+                return (None,) * 6
             gradient = per_class * scale
             if of_loss is not None and direct is not None:
                 gradient += direct * of_loss
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
             gradient = _Last.apply(gradient, logits)  # type: ignore[no-untyped-call]
-        return gradient, None, None, None
+        return gradient, *(None,) * 5
 
 
 class _Last(torch.autograd.Function):
     """Refuses to be differentiated, where autograd would take the gradient for a constant."""
 
     @staticmethod
-    def forward(_ctx: Any, gradient: Tensor, _logits: Tensor) -> Tensor:
+    def forward(gradient: Tensor, _logits: Tensor) -> Tensor:
         return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
 
     @staticmethod
     def backward(_ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:

@@ -114,3 +114,17 @@ def test_a_second_derivative_is_refused(surrogate):
     assert (gradient != 0).any()
     with pytest.raises(RuntimeError, match="cannot be differentiated again"):
         (gradient.square().sum() + logits.sum()).backward()
+
+
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_torch_func_takes_the_gradient_of_a_module_at_rest(surrogate):
+    g = torch.Generator().manual_seed(0)
+    module = PAUCAtBudgetLoss(1, surrogate=surrogate, queue_size=256, beta=0.1, bce_weight=0.1)
+    logits, targets = torch.randn(64, 1, generator=g), torch.arange(64) % 3 // 2
+    module(logits, targets)
+    module.eval()
+    leaf = logits.clone().requires_grad_()
+    module(leaf, targets).backward()
+    assert leaf.grad is not None
+    assert leaf.grad.any()
+    torch.testing.assert_close(torch.func.grad(module)(logits, targets), leaf.grad)
