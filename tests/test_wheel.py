@@ -47,7 +47,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     assert names == {f"pauc/{file.name}" for file in ROOT.glob("pauc/*.py")} | {"pauc/py.typed"}
     assert fields["Version"] == pauc.__version__
     required = [line for line in fields.get_all("Requires-Dist") if "extra ==" not in line]
-    assert required == ["torch>=2.4"]
+    assert required == ["torch>=2.5"]
     assert {"plot", "integrations", "docs", "test"} <= set(fields.get_all("Provides-Extra"))
 
 
