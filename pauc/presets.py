@@ -41,10 +41,10 @@ def preset_for_budget(
 
     - The band goes from 0 to the budget, or further, until 50 negatives of a batch lie in it: with
       fewer the gradient is mostly noise. At most to an FPR of 0.1.
-    - The queue is so long that 100 of its iid negatives lie in the band
+    - The queue is so long that some 100 of its iid negatives lie in the band
       (:func:`pauc.recommend_queue_size`); at most 65,536 rows.
     - Batches with 50 positives do without those of the queue (``pos_numerator="live"``), which are
-      out of date. With fewer, the queue is so long that it has 50.
+      out of date. With fewer, the queue is so long that it has 50, within the same limit.
 
     Args:
         budget: the false-positive rate to train for, a fraction in (0, 1].
@@ -68,7 +68,8 @@ def preset_for_budget(
     if not 0 < iid_share <= 1:
         raise ValueError(f"iid_share must be a fraction in (0, 1], got {iid_share!r}")
     beta = max(budget, min(_LIVE_NEGATIVES / batch_size, _WIDEST_BAND))
-    # At least so many rows are iid negatives; more, where positives were added to the batch.
+    # About so many rows are iid negatives: more, where positives were added to the batch; fewer,
+    # where hard negatives alone were.
     reference_share = iid_share * (1 - positive_rate)
     rows = recommend_queue_size(beta, positive_rate=1 - reference_share)
     enough = batch_size * positive_rate >= _POSITIVES

@@ -19,7 +19,7 @@ from pauc.selection import BandEdges
 from pauc.surrogates import Positives
 
 _BLOCK = 1 << 16  # pairs at a time, so that they stay in a processor's cache
-# Where pairs in blocks are faster than the scan, measured on a CPU.
+# Up to where the matrix, in tiles, is faster than `sum_link_of_parts`, measured on a CPU.
 _FEW_PAIRS = 1 << 20
 _FEW_PER_SCORE = 64
 _WIDEST = 30  # band, in units of tau, whose factors are exact enough
@@ -82,7 +82,7 @@ def pairwise(
     if exponents is None:
         slopes = _by_graph(*sides, tau, link)
     else:
-        slopes = _in_blocks(*sides, *exponents, tau, link)
+        slopes = _in_tiles(*sides, *exponents, tau, link)
     divisor = count.clamp(min=1).to(tau.dtype)
     of_positive = divisor if len(tau) == 1 else divisor[positives.class_index]
     of_live = divisor if len(tau) == 1 else of_positive[:num_live]
@@ -146,7 +146,7 @@ def _exponents(
     return against, own.clamp(max=_FAR)
 
 
-def _in_blocks(
+def _in_tiles(
     positives: Positives,
     num_live: int,
     held: Negatives,
@@ -170,7 +170,7 @@ def _in_blocks(
     weight = positives.weight / (tau if index is None else tau[index])
     summed, slope = torch.empty_like(falling), torch.empty_like(falling[:num_live])
     slope_live = torch.zeros_like(live.scores)
-    for block in _blocks(num_live, len(falling), real.shape[-1]):
+    for block in _tiles(num_live, len(falling), real.shape[-1]):
         rows = rising if index is None else rising.index_select(0, index[block])
         pairs = rows * falling[block].unsqueeze(-1)
         value, steep = _link_of(pairs, link, block.stop <= num_live, width)
@@ -189,7 +189,7 @@ def _in_blocks(
     return Slopes(summed, slope.mul_(weight[:num_live]), slope_live)
 
 
-def _blocks(num_live: int, rows: int, width: int) -> Iterator[slice]:
+def _tiles(num_live: int, rows: int, width: int) -> Iterator[slice]:
     """Yield slices of the rows, of a limited number of pairs each, live ones and others apart."""
     step = max(1, _BLOCK // max(1, width))
     for first, last in ((0, num_live), (num_live, rows)):
