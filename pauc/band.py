@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from pauc.config import PAUCConfig
+from pauc.config import Number, PAUCConfig
 from pauc.pool import Pool
 from pauc.selection import BandEdges, band_edges, count_mask, robust_scale
 
@@ -62,13 +62,18 @@ def knot_shares(pool: Pool, band: Band, config: PAUCConfig) -> Iterator[Tensor]:
     mask = band.reference & pool.live if config.gradient_scale == "live" else band.reference
     for k, knot in enumerate(band.edges.knots.unbind(-1)):
         u = (pool.scores.detach() - knot.unsqueeze(-1)) / band.tau.unsqueeze(-1)
-        if k == 0 and config.alpha == 0:
-            log_share = u
-        elif k == config.n_knots - 1 and config.beta == 1:
-            log_share = -u
-        else:
-            log_share = logsigmoid(u) + logsigmoid(-u)
+        log_share = logsigmoid(u) + logsigmoid(-u)
+        if k == 0:
+            log_share = _choose(config.alpha, 0, u, log_share)
+        elif k == config.n_knots - 1:
+            log_share = _choose(config.beta, 1, -u, log_share)
         yield torch.where(mask, log_share, -math.inf)
+
+
+def _choose(level: Number, extreme: int, at_extreme: Tensor, otherwise: Tensor) -> Tensor:
+    if isinstance(level, Tensor):
+        return torch.where(level == extreme, at_extreme, otherwise)
+    return at_extreme if level == extreme else otherwise
 
 
 def make_band(pool: Pool, config: PAUCConfig, read_values: bool) -> Band:

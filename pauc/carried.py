@@ -20,7 +20,7 @@ from pauc.functional import pauc_loss_terms
 from pauc.held import Carried, changing_rows, held_rows
 from pauc.pool import Batch, make_batch
 from pauc.queue import Entry, QueueState, compute_dtype
-from pauc.selection import BandEdges, dispersion
+from pauc.selection import BandEdges, dispersion, knot_levels
 from pauc.step import PAUCTerms, blend, reduce_losses
 from pauc.tracking import Groups, Tracked, carry_on, track
 
@@ -84,7 +84,7 @@ def _windows_serve(logits: Tensor, queue: QueueState, config: PAUCConfig) -> boo
         and compute_dtype(logits) == queue.scores.dtype
         and not queue.multilabel
         and 0 < logits.shape[0] <= queue.targets.shape[0]
-        and config.beta <= _DEEPEST
+        and bool(config.beta <= _DEEPEST)
         and config.max_pool_size is None
         and config.budget_basis == "fpr"
         and (config.surrogate == "pairwise" or config.edge_gradient == "detached")
@@ -145,10 +145,8 @@ def _carried_step(
 
 def _groups(config: PAUCConfig) -> Groups:
     """Return the FPR levels sought: a window for the band, and one for each quartile."""
-    inner = config.n_knots - 2 if config.surrogate == "trapezoid" else 0
-    width = config.beta - config.alpha
-    knots = (config.alpha + width * k / (inner + 1) for k in range(1, inner + 1))
-    band = (config.alpha, *knots, config.beta)
+    n_knots = config.n_knots if config.surrogate == "trapezoid" else 2
+    band = tuple(map(float, knot_levels(config.alpha, config.beta, n_knots)))
     return (band, (0.25,), (0.75,)) if config.tau_scale == "iqr" else (band,)
 
 

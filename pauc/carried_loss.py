@@ -147,7 +147,7 @@ def loss_gradients(parts: Parts, per_class: Tensor, count: int, config: PAUCConf
     See :func:`pauc.step.blend`.
     """
     rows, num_classes = per_class.shape
-    weight, bce_weight = config.pauc_weight, config.bce_weight / rows
+    weight, bce_weight = float(config.pauc_weight), float(config.bce_weight) / rows
     if config.reduction == "mean":
         weight, bce_weight = weight / max(count, 1), bce_weight / num_classes
     if config.bce_weight == 0:

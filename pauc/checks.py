@@ -54,19 +54,42 @@ def check_real(name: str, value: object) -> None:
         raise ValueError(f"{name} must be finite, got {value!r}")
 
 
-def check_band(alpha: object, beta: object, max_beta: object = None) -> None:
-    """Raise unless ``0 <= alpha < beta <= max_beta <= 1``; a bound of None is 1."""
+def check_band(alpha: object, beta: object) -> None:
+    """Raise unless ``0 <= alpha < beta <= 1``."""
     check_number("alpha", alpha)
     check_number("beta", beta)
     if not 0 <= alpha < beta <= 1:  # type: ignore[operator]
         raise ValueError(
             f"alpha and beta must satisfy 0 <= alpha < beta <= 1, got alpha={alpha}, beta={beta}"
         )
+
+
+def check_moving_band(alpha: object, beta: object, max_beta: object) -> None:
+    """As :func:`check_band`, of edges that may be tensors, and raise unless ``max_beta`` bounds."""
+    moving = is_unread("alpha", alpha), is_unread("beta", beta)
+    if not any(moving):
+        check_band(alpha, beta)
     if max_beta is None:
         return
     check_number("max_beta", max_beta)
-    if not beta <= max_beta <= 1:  # type: ignore[operator]
-        raise ValueError(f"max_beta must be in [beta, 1] = [{beta}, 1], got {max_beta!r}")
+    least = 0 if moving[1] else beta
+    if not least <= max_beta <= 1:  # type: ignore[operator]
+        raise ValueError(f"max_beta must be in [beta, 1] = [{least}, 1], got {max_beta!r}")
+
+
+def is_unread(name: str, value: object) -> bool:
+    """Return whether ``value`` is a 0-dim floating tensor, which is not read; others raise.
+
+    To read one would make the host wait, and its value a constant of a compiled graph.
+    """
+    if not isinstance(value, Tensor):
+        return False
+    if value.ndim > 0 or not value.is_floating_point():
+        raise TypeError(
+            f"{name} must be a real number or a 0-dim floating tensor, "
+            f"got {value.dtype} {tuple(value.shape)}"
+        )
+    return True
 
 
 def check_rows(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
-from pauc.checks import check_band, check_choice, check_int, check_real
+from torch import Tensor
+
+from pauc.checks import check_choice, check_int, check_moving_band, check_real, is_unread
 
 Surrogate = Literal["trapezoid", "pairwise"]
 TauScale = Literal["iqr", "band", "unit"]
@@ -17,10 +19,16 @@ Interpolation = Literal["linear", "lower", "higher", "nearest", "midpoint"]
 Link = Literal["sigmoid", "logistic"]
 GradientScale = Literal["pool", "live"]
 EdgeGradient = Literal["detached", "implicit"]
+Number = float | Tensor  # a tensor: 0-dim, floating, of any device that the logits can meet
 
 
 class PAUCConfig(NamedTuple):
     """Options of :func:`pauc.pauc_loss_fn` and :class:`pauc.PAUCAtBudgetLoss`, with their defaults.
+
+    A number that changes from call to call can be given to a function as a 0-dim tensor (float64,
+    lest an edge's position be rounded): one compiled graph, or a captured one, then serves all its
+    values. Tensors are not read, and so not checked. Modules take numbers, which
+    :class:`pauc.PAUCSchedule` moves in the same way.
 
     Attributes:
         alpha, beta: the band of false-positive rate, as fractions, ``0 <= alpha < beta <= 1``.
@@ -55,19 +63,18 @@ class PAUCConfig(NamedTuple):
             the loss: of each class against the rest, over all classes, reduced as the loss is; 0
             leaves it out.
         pauc_weight: factor of the partial AUC part beside it; below 1 only for a warm-up on BCE.
-        max_beta: bound on a ``beta`` that changes from call to call, so that under
-            :func:`torch.compile` one graph serves all of them; :class:`pauc.PAUCSchedule` sets it.
-            None: ``beta`` stays. No value depends on it.
+        max_beta: bound on a ``beta`` that is a tensor; the rows that it reaches are put in order.
+            None: 1, all of them. :class:`pauc.PAUCSchedule` sets it.
     """
 
-    alpha: float = 0.0
-    beta: float = 0.005
+    alpha: Number = 0.0
+    beta: Number = 0.005
     surrogate: Surrogate = "trapezoid"
     n_knots: int = 2
     tau_scale: TauScale = "iqr"
     pos_numerator: PosNumerator = "pool"
     budget_basis: BudgetBasis = "fpr"
-    temperature: float = 0.1
+    temperature: Number = 0.1
     reduction: Reduction = "mean"
     ignore_index: int = -100
     quantile_interpolation: Interpolation = "higher"
@@ -75,8 +82,8 @@ class PAUCConfig(NamedTuple):
     link: Link = "sigmoid"
     gradient_scale: GradientScale = "pool"
     edge_gradient: EdgeGradient = "detached"
-    bce_weight: float = 0.0
-    pauc_weight: float = 1.0
+    bce_weight: Number = 0.0
+    pauc_weight: Number = 1.0
     max_beta: float | None = None
 
 
@@ -98,10 +105,10 @@ class RecallAtQuantileConfig(NamedTuple):
     The other fields are those of :class:`PAUCConfig`.
     """
 
-    quantile: float = _PAUC.beta
+    quantile: float = 0.005
     budget_basis: BudgetBasis = "population"
     tau_scale: TauScale = _PAUC.tau_scale
-    temperature: float = _PAUC.temperature
+    temperature: Number = _PAUC.temperature
     pos_numerator: PosNumerator = _PAUC.pos_numerator
     reduction: Reduction = _PAUC.reduction
     ignore_index: int = _PAUC.ignore_index
@@ -109,8 +116,8 @@ class RecallAtQuantileConfig(NamedTuple):
     max_pool_size: int | None = _PAUC.max_pool_size
     gradient_scale: GradientScale = _PAUC.gradient_scale
     edge_gradient: EdgeGradient = _PAUC.edge_gradient
-    bce_weight: float = _PAUC.bce_weight
-    pauc_weight: float = _PAUC.pauc_weight
+    bce_weight: Number = _PAUC.bce_weight
+    pauc_weight: Number = _PAUC.pauc_weight
 
 
 class SmoothAPConfig(NamedTuple):
@@ -134,14 +141,14 @@ class SmoothAPConfig(NamedTuple):
     """
 
     tau_scale: RankTauScale = "iqr"
-    temperature: float = _PAUC.temperature
+    temperature: Number = _PAUC.temperature
     pos_numerator: PosNumerator = _PAUC.pos_numerator
     reduction: Reduction = _PAUC.reduction
     ignore_index: int = _PAUC.ignore_index
     quantile_interpolation: Interpolation = _PAUC.quantile_interpolation
     gradient_scale: GradientScale = _PAUC.gradient_scale
-    bce_weight: float = _PAUC.bce_weight
-    pauc_weight: float = _PAUC.pauc_weight
+    bce_weight: Number = _PAUC.bce_weight
+    pauc_weight: Number = _PAUC.pauc_weight
 
 
 LossConfig = PAUCConfig | RecallAtQuantileConfig | SmoothAPConfig
@@ -150,14 +157,14 @@ LossConfig = PAUCConfig | RecallAtQuantileConfig | SmoothAPConfig
 class SharedOptions(TypedDict, total=False):
     """The fields that every configuration has, as keyword arguments, for type checkers."""
 
-    temperature: float
+    temperature: Number
     pos_numerator: PosNumerator
     reduction: Reduction
     ignore_index: int
     quantile_interpolation: Interpolation
     gradient_scale: GradientScale
-    bce_weight: float
-    pauc_weight: float
+    bce_weight: Number
+    pauc_weight: Number
 
 
 class _BandOptions(SharedOptions, total=False):
@@ -170,8 +177,8 @@ class _BandOptions(SharedOptions, total=False):
 class PAUCOptions(_BandOptions, total=False):
     """The fields of :class:`PAUCConfig` as keyword arguments, for type checkers."""
 
-    alpha: float
-    beta: float
+    alpha: Number
+    beta: Number
     max_beta: float | None
     surrogate: Surrogate
     n_knots: int
@@ -212,7 +219,7 @@ def make_config(options: dict[str, Any] | PAUCOptions) -> PAUCConfig:
     """
     _check_names(options, PAUCConfig._fields)
     config = PAUCConfig(**options)
-    check_band(config.alpha, config.beta, config.max_beta)
+    check_moving_band(config.alpha, config.beta, config.max_beta)
     check_int("n_knots", config.n_knots, 2)
     _check_max_pool_size(config.max_pool_size)
     _check_shared(config)
@@ -259,10 +266,13 @@ def _check_shared(config: LossConfig) -> None:
         if name in config._fields:
             check_choice(name, getattr(config, name), allowed)
     check_int("ignore_index", config.ignore_index)
-    check_real("temperature", config.temperature)
-    if config.temperature <= 0:
-        raise ValueError(f"temperature must be above 0, got {config.temperature!r}")
+    if not is_unread("temperature", config.temperature):
+        check_real("temperature", config.temperature)
+        if config.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {config.temperature!r}")
     for name, weight in (("bce_weight", config.bce_weight), ("pauc_weight", config.pauc_weight)):
+        if is_unread(name, weight):
+            continue
         check_real(name, weight)
         if weight < 0:
             raise ValueError(f"{name} must not be negative, got {weight!r}")

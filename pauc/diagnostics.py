@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pauc.band import Band
 from pauc.blocks import count_not_above
-from pauc.config import PAUCConfig
+from pauc.config import Number, PAUCConfig
 from pauc.pool import Pool
 from pauc.selection import band_edges, masked_top, static_depth
 from pauc.surrogates import Positives, class_mean
@@ -19,8 +19,8 @@ def empirical_pauc(
     positives: Positives,
     scores: Tensor,
     mask: Tensor,
-    alpha: float,
-    beta: float,
+    alpha: Number,
+    beta: Number,
     max_beta: float | None = None,
 ) -> Tensor:
     """Return ``[C]``: the exact partial AUC over ``[alpha, beta]`` divided by its width.
@@ -109,7 +109,7 @@ def where_valid(measured: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]
     }
 
 
-def ramp_area(end: float, left: Tensor, width: Tensor) -> Tensor:
+def ramp_area(end: Number, left: Tensor, width: Tensor) -> Tensor:
     """Return the integral up to ``end`` of a ramp from 0 at ``left`` to 1 at ``left + width``."""
     # Not `end - left`: a compiler would take `end` for a constant there, and not in a difference.
     along = (left - end).clamp(max=0).neg()

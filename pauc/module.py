@@ -152,7 +152,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
         return super()._settings(shard_queue=self.shard_queue, **more)
 
     def _budget(self) -> tuple[float, str]:
-        alpha, beta = self.config.alpha, self.config.beta
+        alpha, beta = float(self.config.alpha), float(self.config.beta)
         return beta - alpha, f"the band [{alpha}, {beta}]"
 
     def _step(
@@ -178,7 +178,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
                 self.config = self._checked = make_config(self.config._asdict())
             carried = self._carried_on()
         terms, entry, carried = pauc_step(
-            logits, targets, queue, carried, self.config, diagnostics=diagnostics, **side
+            logits, targets, queue, carried, self._step_config(), diagnostics=diagnostics, **side
         )
         self._advance = None
         if entry is not None and carried is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -17,6 +18,7 @@ from pauc.step import PAUCTerms
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from typing_extensions import Self
 
 # Fewer expected reference rows in the band than this make the edge a lottery.
 STARVED = 10
@@ -60,7 +62,11 @@ class QueuedLoss(QueueBuffers):
                 f"gather_distributed must be a bool or None, got {gather_distributed!r}"
             )
         check_process_group(process_group)
+        for name, value in config._asdict().items():
+            if isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a number in a module, got a tensor")
         self.config = config
+        self._moving: dict[str, Tensor] = {}
         self.num_classes = num_classes
         self.multilabel = multilabel
         self.queue_size = queue_size
@@ -74,6 +80,44 @@ class QueuedLoss(QueueBuffers):
     def _own_rows(self) -> int:
         """Return how many rows of the queue this rank keeps."""
         return self.queue_size
+
+    def move_config(self, values: Mapping[str, Any], moving: Iterable[str]) -> None:
+        """Set fields of ``config``; those that are ``moving`` will be set again and again.
+
+        A step that is compiled or captured takes these from tensors, which are written in place, so
+        that one graph serves all their values. For :class:`pauc.PAUCSchedule`.
+        """
+        self.config = self.config._replace(**values)
+        if self._moving.keys() != set(moving):
+            device = self.queue_fill.device
+            self._moving = {
+                name: torch.zeros((), dtype=torch.float64, device=device) for name in moving
+            }
+        for name, tensor in self._moving.items():
+            tensor.fill_(values[name])
+
+    def _step_config(self) -> Any:
+        """Return what the step is to use: ``config``, or one with tensors for what moves."""
+        if not self._moving or not self._is_recorded():
+            return self.config
+        # Not `_replace`, which would make a graph depend on the numbers that are replaced.
+        fields: dict[str, Any] = {
+            name: self._moving[name] if name in self._moving else getattr(self.config, name)
+            for name in self.config._fields
+        }
+        return type(self.config)(**fields)
+
+    def _is_recorded(self) -> bool:
+        """Return whether a graph is being made, which will run again with other numbers."""
+        if torch.compiler.is_compiling():
+            return True
+        return self.queue_fill.is_cuda and torch.cuda.is_current_stream_capturing()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        device = self.queue_fill.device
+        self._moving = {name: tensor.to(device) for name, tensor in self._moving.items()}
+        return self
 
     def _terms(self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any) -> PAUCTerms:
         """Return the pure function's result for the queue as it is.

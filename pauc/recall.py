@@ -194,5 +194,5 @@ class RecallAtQuantileLoss(QueuedLoss):
             self.queue,
             diagnostics=diagnostics,
             **side,
-            **self.config._asdict(),
+            **self._step_config()._asdict(),
         )

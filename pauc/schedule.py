@@ -12,14 +12,9 @@ from torch import nn
 from pauc.checks import check_band, check_int, check_real
 from pauc.config import PAUCConfig
 
+_PAUC = PAUCConfig()
 # The loss may be tried out before training starts; that often without a step is forgetting it.
 _FORGOTTEN = 100
-# What a loss's configuration must have for a move.
-_NEEDED = {
-    "warmup_steps and blend_steps": ("bce_weight", "pauc_weight"),
-    "temperature_start": ("temperature",),
-    "beta_start": ("alpha", "beta"),
-}
 
 
 class ScheduleConfig(NamedTuple):
@@ -43,9 +38,9 @@ class ScheduleConfig(NamedTuple):
     beta_start: float | None = None
     bce_weight: float = 0.0
     pauc_weight: float = 1.0
-    alpha: float = PAUCConfig().alpha
-    beta: float = PAUCConfig().beta
-    temperature: float = PAUCConfig().temperature
+    alpha: float = float(_PAUC.alpha)
+    beta: float = float(_PAUC.beta)
+    temperature: float = float(_PAUC.temperature)
 
 
 class ScheduleValues(NamedTuple):
@@ -129,14 +124,13 @@ class PAUCSchedule:
             schedule.step()
 
     The ends are what the loss was made with; the moves set the fields of ``loss.config``, from
-    step 0 on as soon as the schedule exists. A compiled loss stays in one graph: ``max_beta`` of a
-    loss whose band moves is ``beta_start``. (torch takes the numbers of the first call for
-    constants, and compiles once more when they move; again when a BCE term that the loss was made
-    without has gone.)
+    step 0 on as soon as the schedule exists. A compiled loss stays in one graph, and a captured
+    CUDA graph follows the schedule: there, what moves is read from tensors on the loss's device.
+    ``max_beta`` of a loss whose band moves is ``beta_start``.
 
     Args:
-        loss: a :class:`pauc.PAUCAtBudgetLoss`, or a module with a ``config`` alike, such as the
-            other losses (which have no band to move).
+        loss: a :class:`pauc.PAUCAtBudgetLoss`, or one of the other losses (which have no band to
+            move).
         **moves: the steps and starts of :class:`ScheduleConfig`.
 
     Attributes:
@@ -144,7 +138,7 @@ class PAUCSchedule:
         step_count: the steps made.
 
     Raises:
-        TypeError, ValueError: a bad argument, or a move of a field that ``loss.config`` lacks.
+        TypeError, ValueError: a bad argument, or ``beta_start`` for a loss without a band.
 
     Warns:
         UserWarning: once, when the loss has been called 100 times in training and
@@ -161,7 +155,7 @@ class PAUCSchedule:
         temperature_start: float | None = None,
         beta_start: float | None = None,
     ) -> None:
-        if not hasattr(getattr(loss, "config", None), "_replace"):
+        if not hasattr(loss, "move_config"):
             raise TypeError(f"loss must be a PAUCAtBudgetLoss, got {type(loss).__name__}")
         self._loss: Any = loss
         ends = {name: getattr(loss.config, name) for name in self._fields()}
@@ -196,23 +190,18 @@ class PAUCSchedule:
 
     def _move_to(self, config: ScheduleConfig, step: int) -> None:
         values, known = schedule_at(step, config), self._fields()
-        asked = {
-            "warmup_steps and blend_steps": config.warmup_steps + config.blend_steps > 0,
-            "temperature_start": config.temperature_start is not None,
-            "beta_start": config.beta_start is not None,
-        }
-        for move, needed in _NEEDED.items():
-            missing = [name for name in needed if name not in known]
-            if asked[move] and missing:
-                raise ValueError(
-                    f"{move} need a loss whose config has {missing[0]}, "
-                    f"got one of {type(self._loss).__name__} without"
-                )
+        if config.beta_start is not None and "beta" not in known:
+            raise ValueError(
+                f"beta_start needs a loss over a band, got {type(self._loss).__name__}"
+            )
         self.config, self.step_count = config, step
         moved = {name: getattr(values, name) for name in known}
-        if config.beta_start is not None and "max_beta" in self._loss.config._fields:
+        first = schedule_at(0, config)
+        # Every value moves one way only.
+        moving = [name for name in known if getattr(first, name) != getattr(config, name)]
+        if "beta" in moving:
             moved["max_beta"] = config.beta_start
-        self._loss.config = self._loss.config._replace(**moved)
+        self._loss.move_config(moved, moving)
 
     def _count(self, loss: nn.Module, _: Any) -> None:
         """Warn of a schedule that stands still; a hook on the loss until the first step."""

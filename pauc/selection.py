@@ -12,8 +12,8 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from pauc.checks import check_band, check_choice, check_int
-from pauc.config import Interpolation, TauScale
+from pauc.checks import check_choice, check_int, check_moving_band
+from pauc.config import Interpolation, Number, TauScale
 from pauc.queue import compute_dtype
 
 # Up to this share of the columns, sorting the top costs less than selecting each level.
@@ -54,8 +54,8 @@ def count_mask(mask: Tensor, *, read_values: bool = False) -> MaskCount:
 def band_edges(
     scores: Tensor,
     mask: Tensor,
-    alpha: float,
-    beta: float,
+    alpha: Number,
+    beta: Number,
     *,
     n_knots: int = 2,
     interpolation: Interpolation = "higher",
@@ -70,11 +70,11 @@ def band_edges(
     Args:
         scores: ``[M]`` or ``[C, M]``, floating.
         mask: bool of the same shape: the reference set, usually the iid negatives.
-        alpha, beta: the band as fractions, ``0 <= alpha < beta <= 1``.
+        alpha, beta: the band as fractions, ``0 <= alpha < beta <= 1``; 0-dim tensors are unread.
         n_knots: thresholds to return, at least 2.
         interpolation: between order statistics, as in :func:`torch.quantile`.
         count: from :func:`pauc.selection.count_mask`, where the caller has it already.
-        max_beta: see :class:`pauc.PAUCConfig`; changes no value.
+        max_beta: see :class:`pauc.PAUCConfig`.
 
     Returns:
         Thresholds, float32 or float64; nan for a class without reference rows.
@@ -82,15 +82,20 @@ def band_edges(
     Raises:
         TypeError, ValueError: an option out of its range, or a mask of another shape.
     """
-    check_band(alpha, beta, max_beta)
+    check_moving_band(alpha, beta, max_beta)
     check_int("n_knots", n_knots, 2)
     check_choice("interpolation", interpolation, get_args(Interpolation))
     _check_mask(scores, mask)
     scores = scores.to(compute_dtype(scores))
-    inner = [alpha + (beta - alpha) * k / (n_knots - 1) for k in range(1, n_knots - 1)]
-    levels = [alpha, *inner, beta]
+    levels = knot_levels(alpha, beta, n_knots)
     knots = _quantiles(scores.detach(), mask, levels, interpolation, count, max_beta)
     return BandEdges(t_alpha=knots[..., 0], t_beta=knots[..., -1], knots=knots)
+
+
+def knot_levels(alpha: Number, beta: Number, n_knots: int) -> list[Number]:
+    """Return so many evenly spaced FPRs from ``alpha`` to ``beta``, both exact."""
+    last = n_knots - 1
+    return [alpha, *(alpha + (beta - alpha) * k / last for k in range(1, last)), beta]
 
 
 def robust_scale(
@@ -148,15 +153,15 @@ def masked_top(scores: Tensor, mask: Tensor, k: int) -> Tensor:
     return torch.where(mask, scores.detach(), -math.inf).topk(k, dim=-1).values
 
 
-def static_depth(level: float, columns: int, bound: float | None = None) -> int:
+def static_depth(level: Number, columns: int, bound: float | None = None) -> int:
     """Return a depth of at least :func:`top_depth`, where data are not read.
 
-    Depths are part of a compiled graph. There it is one for all levels up to ``bound``; without a
-    bound one for each factor of four, so that a level that moves from step to step meets a handful
-    of graphs.
+    Depths are part of a compiled graph. For a tensor it is one for all levels up to ``bound``; for
+    a number one for each factor of four, so that a level that moves from step to step meets a
+    handful of graphs.
     """
-    if bound is not None and torch.compiler.is_compiling():
-        return top_depth(bound, columns)
+    if isinstance(level, Tensor):
+        return top_depth(1.0 if bound is None else bound, columns)
     share = 1.0
     while share * columns > 16 and level <= share / 4:
         share /= 4
@@ -179,12 +184,15 @@ def _check_mask(scores: Tensor, mask: Tensor) -> None:
 def _quantiles(
     scores: Tensor,
     mask: Tensor,
-    levels: list[float],
+    levels: list[Number],
     interpolation: Interpolation,
     count: MaskCount | None,
     bound: float | None = None,
 ) -> Tensor:
-    """Return the scores ``[..., L]`` at the FPR ``levels``, which ascend, up to ``bound``."""
+    """Return the scores ``[..., L]`` at the FPR ``levels``, which ascend.
+
+    ``bound`` is for a last one that is a tensor.
+    """
     if scores.shape[-1] == 0:
         return scores.new_full((*scores.shape[:-1], len(levels)), math.nan)
     count = count_mask(mask) if count is None else count
@@ -196,14 +204,14 @@ def _quantiles(
     above, below = position.floor().long(), position.ceil().long()
 
     deepest = _depth(levels[-1], count, scores.shape[-1], bound)
-    # Selecting each level would make each level a part of the graph.
-    moving = bound is not None and torch.compiler.is_compiling()
-    if moving or deepest <= _SHALLOW * count.most or len(levels) > _FEW_LEVELS:
+    # Selecting each level would need a depth for each.
+    unread = any(isinstance(level, Tensor) for level in levels)
+    if unread or deepest <= _SHALLOW * count.most or len(levels) > _FEW_LEVELS:
         values = masked_top(scores, mask, deepest)
         high, low = values.gather(-1, above), values.gather(-1, below)
     else:
         pairs = [
-            _select(scores, mask, count, level, above[..., [i]], below[..., [i]])
+            _select(scores, mask, count, float(level), above[..., [i]], below[..., [i]])
             for i, level in enumerate(levels)
         ]
         high = torch.cat([pair[0] for pair in pairs], dim=-1)
@@ -212,9 +220,10 @@ def _quantiles(
     return torch.where(count.per_class.unsqueeze(-1) > 0, quantile, math.nan)
 
 
-def _depth(level: float, count: MaskCount, columns: int, bound: float | None = None) -> int:
+def _depth(level: Number, count: MaskCount, columns: int, bound: float | None = None) -> int:
     """Return how many of the largest scores reach a level in any class."""
-    if count.least == 0 and count.most == columns:  # nothing is known
+    nothing_known = count.least == 0 and count.most == columns
+    if nothing_known or isinstance(level, Tensor):
         return static_depth(level, columns, bound)
     return top_depth(level, count.most)
 

@@ -23,7 +23,7 @@ from pauc.pairs import mean_link
 from pauc.pool import Batch, Pool, make_pool
 from pauc.queue import QueueState, enqueue
 from pauc.rank_quantiles import quantiles_of_all
-from pauc.selection import BandEdges, robust_scale
+from pauc.selection import BandEdges, knot_levels, robust_scale
 from pauc.step import PAUCTerms, blend, columns_of, live_factor, reduce_classes
 from pauc.surrogates import Positives, class_sum, scale_gradient, trapezoid_contributions
 
@@ -185,12 +185,7 @@ def _band(pool: Pool, totals: _Totals, config: PAUCConfig, ranks: Ranks) -> Band
     """Return the band of the pools of all ranks; ``reference`` is this rank's part."""
     reference, count = _reference(pool, config), totals.reference.long()
     n_knots = config.n_knots if config.surrogate == "trapezoid" else 2
-    width = config.beta - config.alpha
-    levels = [
-        config.alpha,
-        *(config.alpha + width * k / (n_knots - 1) for k in range(1, n_knots - 1)),
-        config.beta,
-    ]
+    levels = list(map(float, knot_levels(config.alpha, config.beta, n_knots)))
     quartiles = [0.25, 0.75] if config.tau_scale == "iqr" else []
     scores = pool.scores.detach()
     found = quantiles_of_all(

@@ -234,5 +234,5 @@ class SmoothAPLoss(QueuedLoss):
             self.queue,
             diagnostics=diagnostics,
             **side,
-            **self.config._asdict(),
+            **self._step_config()._asdict(),
         )

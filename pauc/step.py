@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pauc.config import LossConfig, PosNumerator
+from pauc.config import LossConfig, Number, PosNumerator
 from pauc.diagnostics import count_live_positives, where_valid
 from pauc.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
 from pauc.queue import QueueState, enqueue
@@ -205,10 +205,14 @@ def reduce_losses(losses: Tensor, valid: Tensor, config: LossConfig) -> tuple[Te
 
 def blend(loss: Tensor, cross_entropy: Callable[[], Tensor], config: LossConfig) -> Tensor:
     """Return the weighted sum of the reduced loss and the cross-entropy ``[C]``, if that counts."""
-    loss = config.pauc_weight * loss
-    if config.bce_weight == 0:
+    loss = _times(loss, config.pauc_weight)
+    if not isinstance(config.bce_weight, Tensor) and config.bce_weight == 0:
         return loss
     entropy = cross_entropy()
     if config.reduction != "none":
         entropy = entropy.mean() if config.reduction == "mean" else entropy.sum()
-    return loss + config.bce_weight * entropy
+    return loss + _times(entropy, config.bce_weight)
+
+
+def _times(loss: Tensor, weight: Number) -> Tensor:
+    return loss * (weight.to(loss.dtype) if isinstance(weight, Tensor) else weight)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections import namedtuple
 from itertools import pairwise
 
 import hypothesis.strategies as st
@@ -15,7 +14,14 @@ from hypothesis import given
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from pauc import PAUCAtBudgetLoss, PAUCSchedule, ScheduleConfig, schedule_at
+from pauc import (
+    PAUCAtBudgetLoss,
+    PAUCSchedule,
+    RecallAtQuantileLoss,
+    ScheduleConfig,
+    SmoothAPLoss,
+    schedule_at,
+)
 
 STEPS = st.integers(0, 40)
 POSITIVE = st.floats(1e-3, 1e3)
@@ -145,19 +151,8 @@ def test_a_resumed_schedule_goes_on_identically(before, after, anneal_steps):
     assert resumed.state_dict() == schedule.state_dict()
 
 
-WEIGHTED = namedtuple("WEIGHTED", "bce_weight pauc_weight alpha beta temperature other")
-
-
-class Weighted(nn.Module):
-    """A loss whose configuration has the weights too."""
-
-    def __init__(self):
-        super().__init__()
-        self.config = WEIGHTED(0.4, 2.0, 0.0, 0.01, 0.1, "kept")
-
-
-def test_weights_are_set_where_the_loss_has_them():
-    loss = Weighted()
+def test_weights_go_from_bce_alone_to_where_the_loss_was_made():
+    loss = SmoothAPLoss(1, bce_weight=0.4, pauc_weight=2.0, gradient_scale="live")
     schedule = PAUCSchedule(loss, warmup_steps=1, blend_steps=2)
     seen = [loss.config]
     for _ in range(4):
@@ -170,20 +165,27 @@ def test_weights_are_set_where_the_loss_has_them():
         (0.4, 2.0),
         (0.4, 2.0),
     ]
-    assert {c.other for c in seen} == {"kept"}
+    assert {c.gradient_scale for c in seen} == {"live"}
 
 
-def test_a_move_of_weights_that_the_loss_lacks_is_refused():
-    class Bare(nn.Module):
-        config = namedtuple("Bare", "alpha beta temperature")(0.0, 0.1, 1.0)
-
-    with pytest.raises(ValueError, match="need a loss whose config has bce_weight"):
-        PAUCSchedule(Bare(), warmup_steps=1)
-    state = PAUCSchedule(Weighted(), blend_steps=1).state_dict()
-    schedule = PAUCSchedule(Bare())
-    with pytest.raises(ValueError, match="bce_weight"):
+def test_a_band_that_the_loss_lacks_cannot_move():
+    with pytest.raises(ValueError, match="beta_start needs a loss over a band, got SmoothAPLoss"):
+        PAUCSchedule(SmoothAPLoss(1), beta_start=1.0)
+    state = PAUCSchedule(PAUCAtBudgetLoss(1), beta_start=1.0).state_dict()
+    schedule = PAUCSchedule(RecallAtQuantileLoss(1))
+    with pytest.raises(ValueError, match="got RecallAtQuantileLoss"):
         schedule.load_state_dict(state)
     schedule.step()
+
+
+def test_what_moves_goes_where_the_loss_goes_and_keeps_its_width():
+    loss = PAUCAtBudgetLoss(1, beta=0.005)
+    schedule = PAUCSchedule(loss, anneal_steps=3, beta_start=1.0)
+    schedule.step()
+    loss.half()
+    (moving,) = loss._moving.values()
+    assert (moving.dtype, float(moving)) == (torch.float64, loss.config.beta)
+    assert loss.to("meta")._moving["beta"].device.type == "meta"
 
 
 # --- the forgotten step ---

@@ -45,6 +45,12 @@ BAD_OPTIONS = [
     ({"bce_weight": "1"}, TypeError, "bce_weight"),
     ({"pauc_weight": -1.0}, ValueError, "pauc_weight"),
     ({"margin": 1.0}, TypeError, "margin"),
+    *(
+        ({name: torch.ones(shape, dtype=dtype)}, TypeError, f"{name} must be a real number or a 0-")
+        for name in ("alpha", "beta", "temperature", "bce_weight", "pauc_weight")
+        for shape, dtype in (((1,), torch.float64), ((), torch.int64))
+    ),
+    ({"beta": torch.tensor(0.3), "max_beta": 2.0}, ValueError, "max_beta"),
 ]
 
 GOOD_OPTIONS = [
@@ -79,6 +85,18 @@ def test_bad_options(options, error, message):
         PAUCAtBudgetLoss(3, **options)
     with pytest.raises(error, match=message):
         pauc_loss_fn(torch.randn(4, 3), torch.zeros(4), init_queue(0, 3), **options)
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta", "temperature", "bce_weight", "pauc_weight"])
+def test_a_number_may_be_a_tensor_in_a_function_alone(name):
+    options = {"alpha": 0.1, "beta": 0.6, "temperature": 2.0, "bce_weight": 0.3, "pauc_weight": 0.5}
+    tensor = torch.tensor(options[name], dtype=torch.float64)
+    arguments = torch.randn(9, 3), torch.arange(9) % 3, init_queue(0, 3)
+    expected, _ = pauc_loss_fn(*arguments, **options)
+    loss, _ = pauc_loss_fn(*arguments, **{**options, name: tensor})
+    torch.testing.assert_close(loss, expected)  # the dtype, too
+    with pytest.raises(TypeError, match=f"{name} must be a number in a module, got a tensor"):
+        PAUCAtBudgetLoss(3, **{**options, name: tensor})
 
 
 @pytest.mark.parametrize("options", GOOD_OPTIONS, ids=str)
