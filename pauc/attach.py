@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -81,3 +82,7 @@ class _Last(torch.autograd.Function):
             "the gradient of this loss cannot be differentiated again: use pauc.pauc_loss_fn, or "
             "the module with validate_args=False, for second derivatives"
         )
+
+
+# At each call torch binds the arguments to the signature, which takes longer to find than the rest.
+_Attached.forward.__signature__ = inspect.signature(_Attached.forward)  # type: ignore[attr-defined]

@@ -24,7 +24,6 @@ class Held(NamedTuple):
     positives: Positives  # oldest first
     others: int  # rows that are not iid
     windows: Windows | None
-    quantiles: Tensor | None  # [K, C], of the step before
     newest: int  # number of the newest row; the one before it has one less
 
 
@@ -35,7 +34,6 @@ class Carried(NamedTuple):
     positives: Positives
     others: int
     windows: Windows
-    quantiles: Tensor
     newest: int
 
 
@@ -74,7 +72,7 @@ def held_rows(queue: QueueState, carried: Carried | None) -> Held:
     iid = None if others == 0 else queue.iid
     negatives = fill - others - _count_positives(queue.targets, iid, num_classes)
     positives = _held_positives(queue, oldest)
-    return Held(queue, cursor, oldest, size, negatives, positives, others, None, None, fill - 1)
+    return Held(queue, cursor, oldest, size, negatives, positives, others, None, fill - 1)
 
 
 def _held_positives(held: QueueState, oldest: int) -> Positives:

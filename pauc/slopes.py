@@ -171,8 +171,11 @@ def _in_tiles(
     summed, slope = torch.empty_like(falling), torch.empty_like(falling[:num_live])
     slope_live = torch.zeros_like(live.scores)
     for block in _tiles(num_live, len(falling), real.shape[-1]):
-        rows = rising if index is None else rising.index_select(0, index[block])
-        pairs = rows * falling[block].unsqueeze(-1)
+        factor = falling[block].unsqueeze(-1)
+        if index is None:
+            pairs = rising * factor
+        else:
+            pairs = rising.index_select(0, index[block]).mul_(factor)
         value, steep = _link_of(pairs, link, block.stop <= num_live, width)
         torch.sum(value, dim=-1, out=summed[block])
         if block.stop <= num_live:
@@ -180,13 +183,13 @@ def _in_tiles(
             steep = steep[:, width:]
         steep = steep * weight[block].unsqueeze(-1)
         if index is None:
-            slope_live -= steep.sum(dim=0)
+            slope_live += steep.sum(dim=0)
         else:
-            slope_live.index_add_(0, index[block], steep, alpha=-1)
+            slope_live.index_add_(0, index[block], steep)
     if link == "logistic":
         number = real.sum(dim=-1).to(summed.dtype)
         summed = (number if index is None else number[index]) - summed
-    return Slopes(summed, slope.mul_(weight[:num_live]), slope_live)
+    return Slopes(summed, slope.mul_(weight[:num_live]), slope_live.neg_())
 
 
 def _tiles(num_live: int, rows: int, width: int) -> Iterator[slice]:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pauc.config import Interpolation
 from pauc.held import Carried, Held, Rows, ring
-from pauc.ranks import select_ranks
 from pauc.selection import interpolate
 from pauc.surrogates import Positives
 from pauc.windows import (
@@ -21,8 +20,8 @@ from pauc.windows import (
     count_change,
     enter,
     forget,
-    in_order,
-    leave_,
+    held_in,
+    leave,
     recount_,
     replace_classes,
     window_room,
@@ -59,7 +58,6 @@ def carry_on(held: Held, rows: Rows, live: Positives, tracked: Tracked) -> Carri
         positives=Positives(*positives),
         others=held.others + rows.entering.others - rows.leaving.others,
         windows=tracked.windows,
-        quantiles=tracked.quantiles,
         newest=tracked.newest,
     )
 
@@ -78,12 +76,13 @@ def track(held: Held, rows: Rows, groups: Groups, interpolation: Interpolation) 
     last = (negatives - 1).clamp(min=0)
     sought = _seek(groups, last)
     windows, change, lost = _windows_for(held, rows, sought, groups)
-    top = windows.values[0]
+    is_held = held_in(windows)
+    top = torch.where(is_held[0], windows.values[0], -math.inf)
     if lost is not None:
         top = _with_whole_classes(top, _reference(held, lost), lost)
     number, newest = held.newest + 1, held.newest + rows.number
-    windows = enter(windows, change, rows.scores[0], number, rows.number)
-    high, low = _select(windows, sought, lost, held.quantiles)
+    windows = enter(windows, is_held, change, rows.scores[0], number)
+    high, low = _select(windows, sought)
     if lost is not None:
         pool = torch.cat([rows.scores[0, lost], _reference(held, lost)], dim=1)
         ordered = pool.nan_to_num(nan=-math.inf).sort(dim=-1, descending=True).values.T
@@ -93,7 +92,7 @@ def track(held: Held, rows: Rows, groups: Groups, interpolation: Interpolation) 
     quantiles = interpolate(high, low, sought.position, last, interpolation)
     if lost is not None:
         quantiles = torch.where(negatives > 0, quantiles, 0.0)
-    windows = leave_(windows, change, newest - held.size + 1)
+    windows = leave(windows, change, newest - held.size + 1)
     return Tracked(negatives, quantiles, top, windows, newest)
 
 
@@ -181,27 +180,16 @@ def _fits(windows: Windows, held: Held, room: tuple[int, ...]) -> bool:
     )
 
 
-def _select(
-    windows: Windows, sought: _Sought, lost: Tensor | None, guess: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _select(windows: Windows, sought: _Sought) -> tuple[Tensor, Tensor]:
     """Return the scores ``[K, C]`` at the ranks sought, of windows with the batch in them."""
-    more = len(sought.ranks) - len(windows.values)  # levels of the first window beyond the last one
-
-    def of_levels(of_windows: Tensor) -> Tensor:
-        first = of_windows[:1]
-        return torch.cat([first] * more + [of_windows])
-
-    values = of_levels(windows.values)
-    ranks = sought.ranks - of_levels(windows.beyond[0]).unsqueeze(-1)
-    if lost is not None:  # where a window does not serve, any rank will do
-        ranks = ranks.clamp(0, values.shape[-1] - 1)
-    if in_order(windows):
-        high, low = values.gather(-1, ranks).unbind(-1)
-        return high, low
-    above, below = ranks.flatten(0, 1).unbind(-1)
-    upper, lower = (of_levels(bound).view(-1) for bound in windows.bounds)
-    held = of_levels(windows.beyond[1] - windows.beyond[0]).view(-1)
-    if guess is not None:
-        guess = guess.reshape(-1) if guess.shape == sought.position.shape else None
-    high, low = select_ranks(values.flatten(0, 1), above, below, lower, upper, held, guess)
-    return high.view_as(sought.position), low.view_as(sought.position)
+    groups, classes, width = windows.values.shape
+    start = torch.arange(0, groups * classes * width, width, device=windows.values.device)
+    start = start.view(groups, classes)
+    more = len(sought.ranks) - groups  # levels of the first window beyond the last one
+    # Ranks count downwards from the greatest of all, places upwards from the least in the window.
+    last = start + windows.beyond[1] - 1
+    last = torch.cat([last[:1].expand(more, -1), last]).unsqueeze(-1)
+    # Where a window does not serve, any place will do.
+    places = (last - sought.ranks).clamp_(0, windows.values.numel() - 1)
+    high, low = windows.values.take(places).unbind(-1)
+    return high, low

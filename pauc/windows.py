@@ -18,22 +18,24 @@ from torch import Tensor
 # Up to so many columns, bytes can count 8 of them at a time; beyond, in chunks of up to 1024.
 _ONE_CHUNK, _CHUNK, _UNIT = 1984, 1024, 64
 _SPARE = 1.3  # room in a window beyond the scores that it holds at first
-_FEW = 1 << 15  # so many scores are put in order in each step; more are searched
+_NOBODY = torch.iinfo(torch.int32).min  # in place of a row's number, where there is no score
 
 
 class Windows(NamedTuple):
     """Windows ``G`` of the rows of a queue. ``C`` classes.
 
-    Rows are numbered as they enter. The columns are blocks: what entered with a step, in the order
-    of the steps, or what was put in order together.
+    Rows are numbered as they enter. Scores stay in their places when their row leaves, until the
+    next rows enter.
     """
 
     # [2, G, C]: beyond the first, a score is above the window; beyond the second, in it or above.
     bounds: Tensor  # nan for a window that could not hold its scores
     beyond: Tensor  # [2, G, C] int64, the reference scores beyond each bound
-    values: Tensor  # [G, C, B] the scores in the window; -inf: none
-    numbers: Tensor  # [G, C, B] int32, of their rows
-    blocks: tuple[tuple[int, int], ...]  # columns, and a number that no row in them exceeds
+    values: Tensor  # [G, C, B] ascending, among them the scores in the window
+    numbers: (
+        Tensor  # [G, C, B] int32, of their rows; below `oldest`: not, or no longer, in the window
+    )
+    oldest: int
     room: tuple[int, ...]  # G, how many scores a window may hold
 
 
@@ -132,20 +134,17 @@ def build_windows(
     fits = end - start <= torch.tensor(room, device=pool.device).unsqueeze(-1)
     bounds = torch.where(fits, bounds, math.nan)
     width = max(1, int(torch.where(fits, end - start, 0).max()))
-    rank = start.unsqueeze(-1) + torch.arange(width, device=pool.device)
+    rank = start.unsqueeze(-1) + torch.arange(width - 1, -1, -1, device=pool.device)
     inside = (rank < end.unsqueeze(-1)) & fits.unsqueeze(-1)
     rank = rank.clamp(max=pool.shape[1] - 1)
     place = place.expand(len(groups), -1, -1).gather(-1, rank)
-    inside &= place < reference.shape[1]
-    values = ordered.expand(len(groups), -1, -1).gather(-1, rank)
-    newest = int(numbers.max()) if len(numbers) else 0
-    numbers = torch.cat([numbers, numbers.new_zeros(batch.shape[1])])
+    numbers = torch.cat([numbers, numbers.new_full((batch.shape[1],), _NOBODY)])
     return Windows(
         bounds,
         beyond=(reference > bounds.unsqueeze(-1)).sum(dim=-1),
-        values=torch.where(inside, values, -math.inf),
-        numbers=numbers[place],
-        blocks=((width, newest),),
+        values=ordered.expand(len(groups), -1, -1).gather(-1, rank),
+        numbers=torch.where(inside, numbers[place], _NOBODY),
+        oldest=_NOBODY + 1,
         room=room,
     )
 
@@ -155,7 +154,7 @@ def forget(windows: Windows, lost: Tensor) -> Windows:
     return windows._replace(
         bounds=torch.where(lost, math.nan, windows.bounds),
         beyond=torch.where(lost, 0, windows.beyond),
-        values=torch.where(lost.unsqueeze(-1), -math.inf, windows.values),
+        numbers=torch.where(lost.unsqueeze(-1), _NOBODY, windows.numbers),
     )
 
 
@@ -172,13 +171,12 @@ def replace_classes(windows: Windows, classes: Tensor, new: Windows) -> Windows:
         ]
         return wide[0].index_copy(1, classes, wide[1])
 
-    newest = max(last for part in (windows, new) for _, last in part.blocks)
     return Windows(
         bounds=windows.bounds.index_copy(2, classes, new.bounds),
         beyond=windows.beyond.index_copy(2, classes, new.beyond),
-        values=replace("values", -math.inf),
-        numbers=replace("numbers", 0),
-        blocks=((width, newest),),
+        values=replace("values", math.inf),
+        numbers=replace("numbers", _NOBODY),
+        oldest=windows.oldest,
         room=windows.room,
     )
 
@@ -192,40 +190,49 @@ def recount_(change: Change, windows: Windows, classes: Tensor, rows: Tensor) ->
     change.entered.index_copy_(2, classes, new.entered)
 
 
-def enter(windows: Windows, change: Change, rows: Tensor, number: int, count: int) -> Windows:
-    """Return the windows with the rows ``[C, W]`` that enter in them; their width is padded.
+def held_in(windows: Windows) -> Tensor:
+    """Return ``[G, C, B]`` bool: which values are scores in the window."""
+    return windows.numbers >= windows.oldest
 
-    ``number`` is that of the first of ``count`` rows. Few scores are put in order, and so are many
-    when places without a score begin to outweigh the others; see :func:`in_order`.
+
+def enter(windows: Windows, held: Tensor, change: Change, rows: Tensor, number: int) -> Windows:
+    """Return the windows with the rows ``[C, W]`` that enter in them, from ``number`` on.
+
+    ``held`` is from :func:`held_in`. What enters is put in order and merged with what is held: the
+    place of either is the number of scores of both kinds before it.
     """
     above, within = change.counts[0]
-    inside, held, room = within - above, windows.values.shape[-1], max(windows.room)
-    width = padded_width(held + max(1, int(inside.max()))) - held
-    new, numbers = _columns_inside(change.mask[0], inside, width, rows, number)
-    values = torch.cat([windows.values, new], dim=-1)
-    numbers = torch.cat([windows.numbers, numbers], dim=-1)
-    blocks = (*windows.blocks, (width, number + count - 1))
-    few = values.numel() <= _FEW
-    if few or values.shape[-1] > 3 * room:
-        values, order = values.sort(dim=-1, descending=True)
-        kept = values.shape[-1]
-        if not few or kept > room:
-            kept = max(1, int((change.entered[1] - change.entered[0]).max()))
-            values, order = values[..., :kept], order[..., :kept]
-        numbers, blocks = numbers.gather(-1, order), ((kept, blocks[-1][1]),)
-    return windows._replace(beyond=change.entered, values=values, numbers=numbers, blocks=blocks)
+    new, numbers = _columns_inside(change.mask[0], within - above, rows, number)
+    new, order = new.sort(dim=-1)
+    before = torch.nn.functional.pad(held.cumsum(dim=-1), (1, 0))
+    position = torch.searchsorted(windows.values, new)
+    passed = torch.zeros_like(before).scatter_add_(-1, position, torch.ones_like(position))
+    place = passed.cumsum_(dim=-1).add_(before)[..., :-1]
+    new_place = before.gather(-1, position).add_(torch.arange(new.shape[-1], device=new.device))
+    # One column more, for all that is no score in the window.
+    end = max(1, int((change.entered[1] - change.entered[0]).max()))
+    place = torch.where(held, place, end)
+    new_place.clamp_(max=end)
 
+    def merge(old: Tensor, entering: Tensor, padding: float) -> Tensor:
+        merged = old.new_full((*old.shape[:-1], end + 1), padding)
+        merged.scatter_(-1, place, old).scatter_(-1, new_place, entering)
+        merged[..., end] = padding
+        return merged
 
-def in_order(windows: Windows) -> bool:
-    """Return whether :func:`enter` has put the scores of each window in descending order."""
-    return len(windows.blocks) == 1
+    return windows._replace(
+        beyond=change.entered,
+        values=merge(windows.values, new, math.inf),
+        numbers=merge(windows.numbers, numbers.gather(-1, order), _NOBODY),
+    )
 
 
 def _columns_inside(
-    mask: Tensor, counts: Tensor, width: int, rows: Tensor, number: int
+    mask: Tensor, counts: Tensor, rows: Tensor, number: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the entering scores that are in a window, and their numbers, ``[G, C, width]``."""
+    """Return the entering scores in a window, padded by inf, and their numbers, ``[G, C, *]``."""
     groups, classes, columns = mask.shape[1:]
+    width = max(1, int(counts.max()))
     above, within = mask
     flat = (above ^ within).view(-1).nonzero().squeeze(-1)
     counts = counts.reshape(-1)
@@ -234,21 +241,13 @@ def _columns_inside(
     shift = torch.arange(0, len(counts) * width, width, device=rows.device)
     shift -= counts.cumsum(0) - counts
     place = shift.index_select(0, window) + torch.arange(len(flat), device=rows.device)
-    values = rows.new_full((groups, classes, width), -math.inf)
-    numbers = torch.zeros(groups, classes, width, dtype=torch.int32, device=rows.device)
+    values = rows.new_full((groups, classes, width), math.inf)
+    numbers = torch.full_like(values, _NOBODY, dtype=torch.int32)
     values.view(-1).index_copy_(0, place, rows.view(-1).index_select(0, flat % rows.numel()))
     numbers.view(-1).index_copy_(0, place, (flat % columns + number).int())
     return values, numbers
 
 
-def leave_(windows: Windows, change: Change, first: int) -> Windows:
-    """Return the windows without the rows below number ``first``; values are overwritten."""
-    values, numbers, blocks = windows.values, windows.numbers, windows.blocks
-    while len(blocks) > 1 and blocks[0][1] < first:
-        gone, blocks = blocks[0][0], blocks[1:]
-        values, numbers = values[..., gone:], numbers[..., gone:]
-    oldest = blocks[0][0]
-    left = numbers.narrow(-1, 0, oldest) < first
-    values.narrow(-1, 0, oldest).masked_fill_(left, -math.inf)
-    beyond = windows.beyond - change.counts[1]
-    return windows._replace(beyond=beyond, values=values, numbers=numbers, blocks=blocks)
+def leave(windows: Windows, change: Change, first: int) -> Windows:
+    """Return the windows without the rows below number ``first``."""
+    return windows._replace(beyond=windows.beyond - change.counts[1], oldest=first)

@@ -75,21 +75,21 @@ def work_of_a_step(classes, queue_size, **options):
 
 @pytest.mark.parametrize(
     ("classes", "surrogate", "ceiling"),
-    [(1, "trapezoid", 160), (1, "pairwise", 240), (8, "trapezoid", 165), (8, "pairwise", 285)],
+    [(1, "trapezoid", 180), (1, "pairwise", 260), (8, "trapezoid", 185), (8, "pairwise", 305)],
 )
 def test_operators_of_a_step_stay_below_a_ceiling(classes, surrogate, ceiling):
     work = work_of_a_step(classes, 4096, surrogate=surrogate)
     assert work.total <= ceiling, dict(sorted(work.calls.items(), key=lambda item: -item[1]))
 
 
-@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
-def test_a_step_with_many_classes_makes_nothing_of_the_size_of_the_pool(surrogate):
+@pytest.mark.parametrize(("surrogate", "ceiling"), [("trapezoid", 185), ("pairwise", 290)])
+def test_a_step_with_many_classes_makes_nothing_of_the_size_of_the_pool(surrogate, ceiling):
     classes, queue_size = 20, 16_384
     work = work_of_a_step(classes, queue_size, surrogate=surrogate, pos_numerator="live")
     pool = classes * (queue_size + BATCH)
     assert work.largest < pool / 4
     assert work.bytes < 3 * 4 * pool  # as much as three copies of the scores; a sort makes six
-    assert work.total <= 380  # windows with so many scores are searched by interpolation
+    assert work.total <= ceiling
 
 
 @pytest.mark.parametrize(("classes", "ceiling"), [(1, 350), (8, 360)])
@@ -127,7 +127,7 @@ def test_pairs_without_reads_take_memory_linear_in_the_scores(beta, looks, copie
 
 def test_a_longer_queue_hardly_costs_more():
     short, long = (work_of_a_step(4, size, pos_numerator="live") for size in (8192, 65_536))
-    assert long.total <= 165
+    assert long.total <= 185
     assert long.bytes < 5.5 * short.bytes  # 8 times as many rows; the batch's share stays
 
 
