@@ -1,8 +1,8 @@
 """The real part: every arm gets the same number of tuning trials, chosen on validation rows.
 
 A trial draws a learning rate, a weight decay (both the same for all arms) and a value of the arm's
-own parameter. The first trial is what is documented. Every run keeps its best epoch, by the mean
-TPR over FPR up to twice the budget on validation rows. Test rows are scored in the final runs only.
+own parameter. The first trial is what is documented. Every run keeps its best epoch, by TPR at the
+budget on validation rows. Test rows are scored in the final runs only.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def tuned(
 def _run(trial: Trial, name: str, seed: int, study: str) -> Run:
     return make_run(
         trial.arm,
-        {"set": name, "epoch": "best validation area"},
+        {"set": name, "epoch": "best on validation rows"},
         trial.training,
         seed=seed,
         budget_bps=BUDGET_BPS,

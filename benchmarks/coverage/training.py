@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pauc
-from pauc.metrics import coverage_at_budget, partial_auc, tpr_at_fpr
+from pauc.metrics import coverage_at_budget, tpr_at_fpr
 
 from .arms import Arm
 from .batches import BATCHINGS, steps_per_epoch
@@ -26,7 +26,7 @@ EVAL_ROWS = 65_536
 class Best(NamedTuple):
     """The epoch to keep."""
 
-    area: float  # of `area_on`, on validation rows
+    tpr: float
     epoch: int  # from 1
     weights: dict[str, Any]
 
@@ -89,7 +89,7 @@ def make_run(
 def fit(run: Run, train: Part, validation: Part | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """The trained model, and what there is to say of its training.
 
-    With validation rows, the model is that of the epoch with the largest `area_on` on them.
+    With validation rows, the model is that of the epoch with the best TPR at the budget on them.
     """
     torch.manual_seed(run.seed)
     training = run.training
@@ -132,9 +132,10 @@ def fit(run: Run, train: Part, validation: Part | None = None) -> tuple[nn.Modul
                 bar.update()
             caught = tpr_on(torch.cat(scores), torch.cat(targets), task.budget)
             if validation is not None:
-                area = area_on(score(model, validation.features), validation.targets, task.budget)
-                if area > best.area:  # a tie goes to the earlier epoch
-                    best = Best(area, epoch + 1, copy.deepcopy(model.state_dict()))
+                held_out = score(model, validation.features)
+                reached = tpr_on(held_out, validation.targets, task.budget)
+                if reached > best.tpr:  # a tie goes to the earlier epoch
+                    best = Best(reached, epoch + 1, copy.deepcopy(model.state_dict()))
             bar.set_postfix_str(f"loss {value:.3g}, TPR at budget {caught:.3f} (training rows)")
     if validation is not None:
         model.load_state_dict(best.weights)
@@ -168,16 +169,6 @@ def tpr_on(scores: Tensor, targets: Tensor, budget: float) -> float:
     if not bool(scores.isfinite().all()):
         return 0.0
     return tpr_at_fpr(scores, targets, budget).item()
-
-
-def area_on(scores: Tensor, targets: Tensor, budget: float) -> float:
-    """The mean TPR over FPR up to twice the budget; less coarse than the TPR at the budget alone.
-
-    With few positives many epochs tie in that, or are apart by a positive or two.
-    """
-    if not bool(scores.isfinite().all()):
-        return 0.0
-    return partial_auc(scores, targets, beta=2 * budget).item()
 
 
 @torch.no_grad()
