@@ -16,6 +16,9 @@ _LIVE_NEGATIVES = 50
 _WIDEST_BAND = 0.1
 # Positives to set against a negative of the batch: of the batch alone, or of the pool.
 _POSITIVES = 50
+# With fewer in a batch their number is no divisor to rely on: a lone one would weigh as much as
+# five do in the next batch, and where there is none the negatives would be pushed alone.
+_COUNTABLE = 5
 _LONGEST_QUEUE = 65_536
 
 
@@ -37,7 +40,7 @@ def preset_for_budget(
     """Return the training recipe for a budget of false alarms.
 
     BCE with a small weight holds scale and bulk of the scores; logistic pairs work on their top,
-    in raw logit units, from a cold start, and with a gradient that a long queue does not shrink.
+    in raw logit units and from a cold start.
 
     - The band goes from 0 to the budget, or further, until 50 negatives of a batch lie in it: with
       fewer the gradient is mostly noise. At most to an FPR of 0.1.
@@ -45,6 +48,9 @@ def preset_for_budget(
       (:func:`pauc.recommend_queue_size`); at most 65,536 rows.
     - Batches with 50 positives do without those of the queue (``pos_numerator="live"``), which are
       out of date. With fewer, the queue is so long that it has 50, within the same limit.
+    - From 5 positives in a batch on, a long queue does not shrink the gradient
+      (``gradient_scale="live"``). With fewer it does, so that every positive counts the same, and
+      the BCE, whose gradient it does not shrink, leads.
 
     Args:
         budget: the false-positive rate to train for, a fraction in (0, 1].
@@ -72,14 +78,15 @@ def preset_for_budget(
     # where hard negatives alone were.
     reference_share = iid_share * (1 - positive_rate)
     rows = recommend_queue_size(beta, positive_rate=1 - reference_share)
-    enough = batch_size * positive_rate >= _POSITIVES
+    positives = batch_size * positive_rate
+    enough = positives >= _POSITIVES
     if not enough:
         rows = max(rows, math.ceil(_POSITIVES / positive_rate))
     options: PAUCOptions = {
         "beta": beta,
         "surrogate": "pairwise",
         "link": "logistic",
-        "gradient_scale": "live",
+        "gradient_scale": "live" if positives >= _COUNTABLE else "pool",
         "pos_numerator": "live" if enough else "pool",
         "tau_scale": "unit",
         "temperature": 1.0,

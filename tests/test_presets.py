@@ -43,8 +43,10 @@ def test_a_dense_batch_needs_no_long_queue():
     """At 0.2 % positives a plain batch of 1,000 has two, and the queue makes up for them."""
     plain = preset_for_budget(0.005, batch_size=1000, positive_rate=0.002)
     assert (plain.queue_size, plain.options["pos_numerator"]) == (25_000, "pool")
+    assert plain.options["gradient_scale"] == "pool"
     dense = preset_for_budget(0.005, batch_size=1000, positive_rate=0.25, iid_share=0.5)
     assert (dense.queue_size, dense.options["pos_numerator"]) == (5334, "live")
+    assert dense.options["gradient_scale"] == "live"
 
 
 def test_module_has_what_the_preset_chose_and_shows_it():
