@@ -113,6 +113,8 @@ _ARMS = [
     Arm("pauc logistic, iqr, sampler", "pauc", LOGISTIC, BAND, "banded"),
     Arm("BCE, sampler", "bce", {}, DECAY, "banded"),
     Arm("pauc preset, sampler", "preset", {}, FPR_BAND, "banded"),
+    Arm("BCE, gentle sampler", "bce", {}, DECAY, "gentle"),
+    Arm("pauc preset, gentle sampler", "preset", {}, FPR_BAND, "gentle"),
     Arm(
         "pauc logistic, unit, BCE 1, band x4, sampler",
         "pauc",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -41,13 +42,13 @@ class Shuffled:
 
 
 class Banded:
-    """`pauc.sampler.BandSampler` with its defaults: half iid, the rest positives and hard rows."""
+    """`pauc.sampler.BandSampler`; with its defaults half iid, the rest positives and hard rows."""
 
-    def __init__(self, targets: Tensor, batch_size: int, seed: int) -> None:
+    def __init__(self, targets: Tensor, batch_size: int, seed: int, **options: float) -> None:
         from pauc.sampler import BandSampler
 
         steps = steps_per_epoch(len(targets), batch_size)
-        self.sampler = BandSampler(targets, batch_size, num_batches=steps, seed=seed)
+        self.sampler = BandSampler(targets, batch_size, num_batches=steps, seed=seed, **options)
         self.iid_share = self.sampler.iid_share
         self.positive_rate = self.sampler.positive_rate
 
@@ -63,6 +64,8 @@ class Banded:
 BATCHINGS: dict[str, Callable[[Tensor, int, int], Batching]] = {
     "shuffled": Shuffled,
     "banded": Banded,
+    # For classes that overlap: few rows come again and again, and not the hardest alone.
+    "gentle": partial(Banded, iid_share=0.9, positive_share=0.05, hard_fraction=0.1),
 }
 
 
