@@ -66,15 +66,16 @@ def check_band(alpha: object, beta: object) -> None:
 
 def check_moving_band(alpha: object, beta: object, max_beta: object) -> None:
     """As :func:`check_band`, of edges that may be tensors, and raise unless ``max_beta`` bounds."""
-    moving = is_unread("alpha", alpha), is_unread("beta", beta)
-    if not any(moving):
-        check_band(alpha, beta)
+    low = 0.0 if is_unread("alpha", alpha) else alpha
+    unread = is_unread("beta", beta)
+    check_band(low, 1.0 if unread else beta)
     if max_beta is None:
         return
     check_number("max_beta", max_beta)
-    least = 0 if moving[1] else beta
-    if not least <= max_beta <= 1:  # type: ignore[operator]
-        raise ValueError(f"max_beta must be in [beta, 1] = [{least}, 1], got {max_beta!r}")
+    if unread and not low < max_beta <= 1:  # type: ignore[operator]
+        raise ValueError(f"max_beta must be in (alpha, 1] = ({low}, 1], got {max_beta!r}")
+    if not unread and not beta <= max_beta <= 1:  # type: ignore[operator]
+        raise ValueError(f"max_beta must be in [beta, 1] = [{beta}, 1], got {max_beta!r}")
 
 
 def is_unread(name: str, value: object) -> bool:

@@ -63,8 +63,9 @@ class PAUCConfig(NamedTuple):
             the loss: of each class against the rest, over all classes, reduced as the loss is; 0
             leaves it out.
         pauc_weight: factor of the partial AUC part beside it; below 1 only for a warm-up on BCE.
-        max_beta: bound on a ``beta`` that is a tensor; the rows that it reaches are put in order.
-            None: 1, all of them. :class:`pauc.PAUCSchedule` sets it.
+        max_beta: bound on a ``beta`` that is a tensor; the rows that it reaches are put in order,
+            and a ``beta`` beyond it is an index error. None: 1, all of them.
+            :class:`pauc.PAUCSchedule` sets it.
     """
 
     alpha: Number = 0.0

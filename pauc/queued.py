@@ -37,8 +37,6 @@ class QueuedLoss(QueueBuffers):
             gathering means.
     """
 
-    config: LossConfig
-
     def __init__(
         self,
         config: LossConfig,
@@ -65,8 +63,8 @@ class QueuedLoss(QueueBuffers):
         for name, value in config._asdict().items():
             if isinstance(value, Tensor):
                 raise TypeError(f"{name} must be a number in a module, got a tensor")
-        self.config = config
         self._moving: dict[str, Tensor] = {}
+        self.config = config
         self.num_classes = num_classes
         self.multilabel = multilabel
         self.queue_size = queue_size
@@ -81,20 +79,36 @@ class QueuedLoss(QueueBuffers):
         """Return how many rows of the queue this rank keeps."""
         return self.queue_size
 
+    @property
+    def config(self) -> Any:
+        """The options of the loss; to be replaced as a whole."""
+        return self._config
+
+    @config.setter
+    def config(self, config: Any) -> None:
+        self._config = config
+        self._write_moving()
+
     def move_config(self, values: Mapping[str, Any], moving: Iterable[str]) -> None:
         """Set fields of ``config``; those that are ``moving`` will be set again and again.
 
         A step that is compiled or captured takes these from tensors, which are written in place, so
         that one graph serves all their values. For :class:`pauc.PAUCSchedule`.
         """
-        self.config = self.config._replace(**values)
         if self._moving.keys() != set(moving):
-            device = self.queue_fill.device
-            self._moving = {
-                name: torch.zeros((), dtype=torch.float64, device=device) for name in moving
-            }
+            self._moving = {name: self._new_number() for name in moving}
+        self.config = self.config._replace(**values)
+
+    def _new_number(self) -> Tensor:
+        with torch.inference_mode(False):  # it will be written in training, too
+            return torch.zeros((), dtype=torch.float64, device=self.queue_fill.device)
+
+    def _write_moving(self) -> None:
+        """Bring the tensors up to date with ``config``, in place unless the queue has moved."""
         for name, tensor in self._moving.items():
-            tensor.fill_(values[name])
+            if tensor.device != self.queue_fill.device:
+                self._moving[name] = tensor = self._new_number()
+            tensor.fill_(getattr(self.config, name))
 
     def _step_config(self) -> Any:
         """Return what the step is to use: ``config``, or one with tensors for what moves."""
@@ -115,9 +129,12 @@ class QueuedLoss(QueueBuffers):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        device = self.queue_fill.device
-        self._moving = {name: tensor.to(device) for name, tensor in self._moving.items()}
+        self._write_moving()
         return self
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._write_moving()  # the queue may be on another device now
 
     def _terms(self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any) -> PAUCTerms:
         """Return the pure function's result for the queue as it is.

@@ -124,9 +124,11 @@ class PAUCSchedule:
             schedule.step()
 
     The ends are what the loss was made with; the moves set the fields of ``loss.config``, from
-    step 0 on as soon as the schedule exists. A compiled loss stays in one graph, and a captured
-    CUDA graph follows the schedule: there, what moves is read from tensors on the loss's device.
-    ``max_beta`` of a loss whose band moves is ``beta_start``.
+    step 0 on as soon as the schedule exists. A loss that is compiled after that stays in one graph,
+    and a captured CUDA graph follows the schedule: there, what moves is read from tensors on the
+    loss's device. (Load a state before that, too, if its moves are others. With ``shard_queue``,
+    numbers are read.) ``max_beta`` of a loss whose band moves is ``beta_start``, and such a graph
+    puts as many rows in order as that reaches, to the end.
 
     Args:
         loss: a :class:`pauc.PAUCAtBudgetLoss`, or one of the other losses (which have no band to
@@ -156,7 +158,7 @@ class PAUCSchedule:
         beta_start: float | None = None,
     ) -> None:
         if not hasattr(loss, "move_config"):
-            raise TypeError(f"loss must be a PAUCAtBudgetLoss, got {type(loss).__name__}")
+            raise TypeError(f"loss must be one of the losses of pauc, got {type(loss).__name__}")
         self._loss: Any = loss
         ends = {name: getattr(loss.config, name) for name in self._fields()}
         config = ScheduleConfig(
@@ -199,8 +201,8 @@ class PAUCSchedule:
         first = schedule_at(0, config)
         # Every value moves one way only.
         moving = [name for name in known if getattr(first, name) != getattr(config, name)]
-        if "beta" in moving:
-            moved["max_beta"] = config.beta_start
+        if "max_beta" in self._loss.config._fields:
+            moved["max_beta"] = config.beta_start if "beta" in moving else None
         self._loss.move_config(moved, moving)
 
     def _count(self, loss: nn.Module, _: Any) -> None:

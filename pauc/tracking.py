@@ -20,7 +20,7 @@ from pauc.windows import (
     count_change,
     enter,
     forget,
-    held_in,
+    is_held_in,
     leave,
     recount_,
     replace_classes,
@@ -76,7 +76,7 @@ def track(held: Held, rows: Rows, groups: Groups, interpolation: Interpolation) 
     last = (negatives - 1).clamp(min=0)
     sought = _seek(groups, last)
     windows, change, lost = _windows_for(held, rows, sought, groups)
-    is_held = held_in(windows)
+    is_held = is_held_in(windows)
     top = torch.where(is_held[0], windows.values[0], -math.inf)
     if lost is not None:
         top = _with_whole_classes(top, _reference(held, lost), lost)
@@ -186,10 +186,11 @@ def _select(windows: Windows, sought: _Sought) -> tuple[Tensor, Tensor]:
     start = torch.arange(0, groups * classes * width, width, device=windows.values.device)
     start = start.view(groups, classes)
     more = len(sought.ranks) - groups  # levels of the first window beyond the last one
-    # Ranks count downwards from the greatest of all, places upwards from the least in the window.
-    last = start + windows.beyond[1] - 1
-    last = torch.cat([last[:1].expand(more, -1), last]).unsqueeze(-1)
+    # Ranks count downwards from the greatest of all, places upwards from the least in the window,
+    # whose rank, less its place, is `least`.
+    least = start + windows.beyond[1] - 1
+    least = torch.cat([least[:1].expand(more, -1), least]).unsqueeze(-1)
     # Where a window does not serve, any place will do.
-    places = (last - sought.ranks).clamp_(0, windows.values.numel() - 1)
+    places = (least - sought.ranks).clamp_(0, windows.values.numel() - 1)
     high, low = windows.values.take(places).unbind(-1)
     return high, low

@@ -32,10 +32,8 @@ class Windows(NamedTuple):
     bounds: Tensor  # nan for a window that could not hold its scores
     beyond: Tensor  # [2, G, C] int64, the reference scores beyond each bound
     values: Tensor  # [G, C, B] ascending, among them the scores in the window
-    numbers: (
-        Tensor  # [G, C, B] int32, of their rows; below `oldest`: not, or no longer, in the window
-    )
-    oldest: int
+    numbers: Tensor  # [G, C, B] int32, of their rows
+    oldest: int  # a value whose row's number is below it is not, or no longer, in the window
     room: tuple[int, ...]  # G, how many scores a window may hold
 
 
@@ -190,28 +188,28 @@ def recount_(change: Change, windows: Windows, classes: Tensor, rows: Tensor) ->
     change.entered.index_copy_(2, classes, new.entered)
 
 
-def held_in(windows: Windows) -> Tensor:
+def is_held_in(windows: Windows) -> Tensor:
     """Return ``[G, C, B]`` bool: which values are scores in the window."""
     return windows.numbers >= windows.oldest
 
 
-def enter(windows: Windows, held: Tensor, change: Change, rows: Tensor, number: int) -> Windows:
+def enter(windows: Windows, is_held: Tensor, change: Change, rows: Tensor, number: int) -> Windows:
     """Return the windows with the rows ``[C, W]`` that enter in them, from ``number`` on.
 
-    ``held`` is from :func:`held_in`. What enters is put in order and merged with what is held: the
-    place of either is the number of scores of both kinds before it.
+    ``is_held`` is from :func:`is_held_in`. What enters is put in order and merged with what is
+    held: the place of either is the number of scores of both kinds before it.
     """
     above, within = change.counts[0]
     new, numbers = _columns_inside(change.mask[0], within - above, rows, number)
     new, order = new.sort(dim=-1)
-    before = torch.nn.functional.pad(held.cumsum(dim=-1), (1, 0))
+    before = torch.nn.functional.pad(is_held.cumsum(dim=-1), (1, 0))
     position = torch.searchsorted(windows.values, new)
     passed = torch.zeros_like(before).scatter_add_(-1, position, torch.ones_like(position))
     place = passed.cumsum_(dim=-1).add_(before)[..., :-1]
     new_place = before.gather(-1, position).add_(torch.arange(new.shape[-1], device=new.device))
     # One column more, for all that is no score in the window.
     end = max(1, int((change.entered[1] - change.entered[0]).max()))
-    place = torch.where(held, place, end)
+    place = torch.where(is_held, place, end)
     new_place.clamp_(max=end)
 
     def merge(old: Tensor, entering: Tensor, padding: float) -> Tensor:

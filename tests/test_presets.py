@@ -49,6 +49,12 @@ def test_a_dense_batch_needs_no_long_queue():
     assert dense.options["gradient_scale"] == "live"
 
 
+@pytest.mark.parametrize(("rate", "scale"), [(0.0049, "pool"), (0.005, "live")])
+def test_from_five_positives_in_a_batch_on_their_number_is_a_divisor(rate, scale):
+    preset = preset_for_budget(0.005, batch_size=1000, positive_rate=rate)
+    assert preset.options["gradient_scale"] == scale
+
+
 def test_module_has_what_the_preset_chose_and_shows_it():
     preset = preset_for_budget(0.005, batch_size=1000, positive_rate=0.02)
     module = PAUCAtBudgetLoss.for_budget(0.005, batch_size=1000, positive_rate=0.02)

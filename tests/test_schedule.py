@@ -185,7 +185,25 @@ def test_what_moves_goes_where_the_loss_goes_and_keeps_its_width():
     loss.half()
     (moving,) = loss._moving.values()
     assert (moving.dtype, float(moving)) == (torch.float64, loss.config.beta)
+    assert loss._moving["beta"] is moving  # a recorded graph reads it there
     assert loss.to("meta")._moving["beta"].device.type == "meta"
+    loss.to_empty(device="cpu")
+    assert float(loss._moving["beta"]) == loss.config.beta
+
+
+def test_a_schedule_without_a_moving_band_takes_the_bound_away():
+    loss = PAUCAtBudgetLoss(1, beta=0.1)
+    schedule = PAUCSchedule(loss, beta_start=0.2)
+    state = PAUCSchedule(PAUCAtBudgetLoss(1, beta=0.5)).state_dict()
+    schedule.load_state_dict(state)
+    assert (loss.config.beta, loss.config.max_beta) == (0.5, None)
+    loss(*BATCH)
+
+
+def test_a_schedule_made_in_inference_mode_serves_training():
+    with torch.inference_mode():
+        schedule = PAUCSchedule(PAUCAtBudgetLoss(1), anneal_steps=2, temperature_start=1.0)
+    schedule.step()
 
 
 # --- the forgotten step ---
@@ -277,5 +295,5 @@ def test_a_bad_step_is_named(step, error):
 
 
 def test_something_that_is_no_loss_is_named():
-    with pytest.raises(TypeError, match="loss must be a PAUCAtBudgetLoss, got Linear"):
+    with pytest.raises(TypeError, match="loss must be one of the losses of pauc, got Linear"):
         PAUCSchedule(nn.Linear(1, 1))

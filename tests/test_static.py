@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pauc import PAUCAtBudgetLoss, PAUCSchedule, QueueState, blocks, init_queue, pairs, pauc_loss_fn
+from pauc import (
+    PAUCAtBudgetLoss,
+    PAUCSchedule,
+    QueueState,
+    RecallAtQuantileLoss,
+    SmoothAPLoss,
+    blocks,
+    init_queue,
+    pairs,
+    pauc_loss_fn,
+)
 from pauc.config import _CHOICES
 
 OPTIONS = st.fixed_dictionaries(
@@ -297,6 +307,36 @@ def test_a_whole_schedule_and_a_queue_that_fills_up_take_one_graph(options, diag
         for schedule in schedules:
             schedule.step()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("cls", [RecallAtQuantileLoss, SmoothAPLoss])
+def test_the_other_losses_take_one_graph_too(cls):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    losses = [cls(1, queue_size=200, validate_args=False) for _ in range(2)]
+    moves = {"warmup_steps": 1, "blend_steps": 2, "anneal_steps": 3, "temperature_start": 1.0}
+    schedules = [PAUCSchedule(loss_fn, **moves) for loss_fn in losses]
+    calls = [torch.compile(losses[0], fullgraph=True, backend="aot_eager"), losses[1]]
+    for seed in range(6):
+        logits, targets = batch(seed)
+        assert torch.allclose(*(call(logits, targets) for call in calls), atol=1e-5)
+        for schedule in schedules:
+            schedule.step()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_config_that_a_person_sets_reaches_a_compiled_step():
+    torch._dynamo.reset()
+    loss_fn = PAUCAtBudgetLoss(1, queue_size=0, beta=0.2, validate_args=False)
+    PAUCSchedule(loss_fn, anneal_steps=2, temperature_start=1.0)
+    compiled = torch.compile(loss_fn, fullgraph=True, backend="aot_eager")
+    logits, targets = batch(0)
+    values = []
+    for temperature in (1.0, 0.01):
+        loss_fn.config = loss_fn.config._replace(temperature=temperature)
+        values.append(compiled(logits, targets))
+        assert torch.allclose(values[-1], loss_fn(logits, targets), atol=1e-6)
+    assert abs(values[0] - values[1]) > 0.01
 
 
 def test_a_beta_that_is_a_tensor_makes_one_graph_of_a_function_too():

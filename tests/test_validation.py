@@ -51,6 +51,12 @@ BAD_OPTIONS = [
         for shape, dtype in (((1,), torch.float64), ((), torch.int64))
     ),
     ({"beta": torch.tensor(0.3), "max_beta": 2.0}, ValueError, "max_beta"),
+    ({"beta": torch.tensor(0.3), "max_beta": 0}, ValueError, r"\(alpha, 1\] = \(0.0, 1\], got 0"),
+    ({"alpha": 0.5, "beta": torch.tensor(0.3), "max_beta": 0.4}, ValueError, "max_beta"),
+    ({"alpha": -0.5, "beta": torch.tensor(0.3)}, ValueError, "alpha"),
+    ({"alpha": "0", "beta": torch.tensor(0.3)}, TypeError, "alpha"),
+    ({"alpha": torch.tensor(0.1), "beta": math.nan}, ValueError, "beta"),
+    ({"alpha": torch.tensor(0.1), "beta": True}, TypeError, "beta"),
 ]
 
 GOOD_OPTIONS = [
