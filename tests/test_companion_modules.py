@@ -191,7 +191,7 @@ def test_a_schedule_moves_what_the_loss_has(kind):
     for _ in range(3):
         schedule.step()
     assert loss.config == made
-    with pytest.raises(ValueError, match="beta_start need a loss whose config has alpha"):
+    with pytest.raises(ValueError, match="beta_start needs a loss over a band"):
         PAUCSchedule(loss, beta_start=1.0)
     assert loss.config == made
 

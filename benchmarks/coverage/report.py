@@ -116,11 +116,12 @@ def by_seed(runs: Sequence[Record], value: Value) -> dict[int, float]:
 def baselines(group: Group) -> dict[str, str]:
     """Heading -> the best BCE arm, among those without and those with the sampler."""
     found = {}
-    for heading, batching in (("best BCE", "shuffled"), ("best BCE, sampler", "banded")):
+    for heading, sampler in (("best BCE", False), ("best BCE, sampler", True)):
         means = {
             arm: estimate(by_seed(runs, group.chooses)).mean
             for arm, runs in group.runs.items()
-            if runs[0]["config"]["loss"] in BCE_LOSSES and runs[0]["config"]["batching"] == batching
+            if runs[0]["config"]["loss"] in BCE_LOSSES
+            and (runs[0]["config"]["batching"] != "shuffled") is sampler
         }
         if means:
             found[heading] = max(means, key=means.__getitem__)

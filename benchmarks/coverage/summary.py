@@ -18,6 +18,8 @@ MAIN = (
     "pauc preset",
     "BCE, sampler",
     "pauc preset, sampler",
+    "BCE, gentle sampler",
+    "pauc preset, gentle sampler",
 )
 LABELS = {
     BEST_BCE: "best of BCE, class-weighted BCE and focal loss",
@@ -26,6 +28,8 @@ LABELS = {
     "pauc preset": "**`for_budget`**",
     "BCE, sampler": "BCE with `BandSampler`",
     "pauc preset, sampler": "**`for_budget` with `BandSampler`**",
+    "BCE, gentle sampler": "BCE with a gentle `BandSampler`",
+    "pauc preset, gentle sampler": "**`for_budget` with a gentle `BandSampler`**",
 }
 SETS = {
     "covertype": "covertype",
