@@ -175,7 +175,8 @@ class PAUCAtBudgetLoss(QueuedLoss):
         queue, carried = self.queue, None
         if not torch.compiler.is_compiling():
             if self.config is not self._checked:  # a schedule, or a person, has set another
-                self.config = self._checked = make_config(self.config._asdict())
+                # Not `config`, which would write what moves, and a CUDA graph would record that.
+                self._config = self._checked = make_config(self.config._asdict())
             carried = self._carried_on()
         terms, entry, carried = pauc_step(
             logits, targets, queue, carried, self._step_config(), diagnostics=diagnostics, **side

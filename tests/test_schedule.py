@@ -191,6 +191,18 @@ def test_what_moves_goes_where_the_loss_goes_and_keeps_its_width():
     assert float(loss._moving["beta"]) == loss.config.beta
 
 
+def test_a_call_does_not_write_what_moves():
+    """A CUDA graph would record that, and undo the schedule at each replay."""
+    loss = PAUCAtBudgetLoss(1, beta=0.1)
+    schedule = PAUCSchedule(loss, anneal_steps=3, beta_start=1.0)
+    schedule.step()
+    (moving,) = loss._moving.values()
+    written = moving._version
+    loss(*BATCH)
+    assert loss._moving["beta"] is moving
+    assert moving._version == written
+
+
 def test_a_schedule_without_a_moving_band_takes_the_bound_away():
     loss = PAUCAtBudgetLoss(1, beta=0.1)
     schedule = PAUCSchedule(loss, beta_start=0.2)
