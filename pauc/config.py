@@ -106,7 +106,7 @@ class RecallAtQuantileConfig(NamedTuple):
     The other fields are those of :class:`PAUCConfig`.
     """
 
-    quantile: float = 0.005
+    quantile: float = float(_PAUC.beta)
     budget_basis: BudgetBasis = "population"
     tau_scale: TauScale = _PAUC.tau_scale
     temperature: Number = _PAUC.temperature
