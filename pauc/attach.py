@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -31,20 +30,20 @@ def attach(
 
 
 class _Attached(torch.autograd.Function):
-    """``setup_context`` is what torch.func asks for."""
-
     @staticmethod
     def forward(
-        _logits: Tensor, loss: Tensor, per_class: Tensor, *_: Tensor | float | None
+        ctx: Any,
+        logits: Tensor,
+        loss: Tensor,
+        per_class: Tensor,
+        gradient: Tensor,
+        weight: float,
+        direct: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        return loss.clone(), per_class.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
-        logits, _, _, per_class, weight, direct = inputs
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(logits, per_class, direct)
+        ctx.save_for_backward(logits, gradient, direct)
         ctx.weight = weight
+        return loss.clone(), per_class.clone()
 
     @staticmethod
     def backward(
@@ -69,12 +68,8 @@ class _Last(torch.autograd.Function):
     """Refuses to be differentiated, where autograd would take the gradient for a constant."""
 
     @staticmethod
-    def forward(gradient: Tensor, _logits: Tensor) -> Tensor:
+    def forward(_ctx: Any, gradient: Tensor, _logits: Tensor) -> Tensor:
         return gradient.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
 
     @staticmethod
     def backward(_ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
@@ -82,7 +77,3 @@ class _Last(torch.autograd.Function):
             "the gradient of this loss cannot be differentiated again: use pauc.pauc_loss_fn, or "
             "the module with validate_args=False, for second derivatives"
         )
-
-
-# At each call torch binds the arguments to the signature, which takes longer to find than the rest.
-_Attached.forward.__signature__ = inspect.signature(_Attached.forward)  # type: ignore[attr-defined]

@@ -150,15 +150,6 @@ def _kind(name: str, queue: QueueState) -> str:
     return f" and multilabel={queue.multilabel}" if name == "targets" else ""
 
 
-def in_range(targets: Tensor, size: int) -> bool:
-    """Return whether targets are integers that are all in ``0 ... size - 1``; reads data."""
-    fractions = targets.is_floating_point() or targets.is_complex()
-    if fractions or targets.dtype == torch.bool or targets.numel() == 0:
-        return False
-    least, greatest = targets.aminmax()
-    return int(least) >= 0 and int(greatest) < size
-
-
 def check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:
     """Raise unless every target is ``ignore_index`` or a class index; 0 or 1 if ``[N, C]``."""
     largest = 1 if targets.ndim == 2 else max(num_classes - 1, 1)

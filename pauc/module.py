@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pauc.carried import pauc_step
 from pauc.checks import check_flag
 from pauc.config import PAUCConfig, PAUCOptions, make_config
 from pauc.distributed import sharded_terms, world_size
-from pauc.held import Carried
+from pauc.functional import pauc_loss_terms
+from pauc.fused import pauc_step
 from pauc.presets import preset_for_budget
 from pauc.queue import Entry, QueueState, write_entry_
 from pauc.queued import QueuedLoss
@@ -29,7 +28,6 @@ class _Advance(NamedTuple):
 
     before: QueueState
     entry: Entry
-    carried: Carried
 
 
 class PAUCAtBudgetLoss(QueuedLoss):
@@ -96,8 +94,8 @@ class PAUCAtBudgetLoss(QueuedLoss):
         **options: Unpack[PAUCOptions],
     ) -> None:
         check_flag("shard_queue", shard_queue)
-        # Not buffers, since they are no state: a step without them has the same outcome.
-        self._carried: tuple[list[tuple[weakref.ref[Tensor], int]], Carried] | None = None
+        # Not a buffer, since it is no state: a step without it has the same outcome.
+        self._bounds: Tensor | None = None
         self._advance: _Advance | None = None
         self.shard_queue = shard_queue  # before the buffers, whose size it decides
         super().__init__(
@@ -172,39 +170,38 @@ class PAUCAtBudgetLoss(QueuedLoss):
         return terms_and_rows
 
     def _terms(self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any) -> PAUCTerms:
-        queue, carried = self.queue, None
-        if not torch.compiler.is_compiling():
-            if self.config is not self._checked:  # a schedule, or a person, has set another
-                # Not `config`, which would write what moves, and a CUDA graph would record that.
-                self._config = self._checked = make_config(self.config._asdict())
-            carried = self._carried_on()
-        terms, entry, carried = pauc_step(
-            logits, targets, queue, carried, self._step_config(), diagnostics=diagnostics, **side
+        queue = self.queue
+        if torch.compiler.is_compiling():
+            return pauc_loss_terms(
+                logits,
+                targets,
+                queue,
+                diagnostics=diagnostics,
+                **side,
+                **self._step_config()._asdict(),
+            )
+        if self.config is not self._checked:  # a schedule, or a person, has set another
+            # Not `config`, which would write what moves, and a CUDA graph would record that.
+            self._config = self._checked = make_config(self.config._asdict())
+        terms, entry, self._bounds = pauc_step(
+            logits,
+            targets,
+            queue,
+            self._bounds,
+            self._step_config(),
+            diagnostics=diagnostics,
+            **side,
         )
-        self._advance = None
-        if entry is not None and carried is not None:
-            self._advance = _Advance(queue, entry, carried)
+        self._advance = None if entry is None else _Advance(queue, entry)
         return terms
 
-    def _carried_on(self) -> Carried | None:
-        """Return what the last step knew of the queue's rows, if nobody else has touched them."""
-        if self._carried is None:
-            return None
-        marks, carried = self._carried
-        now = zip(self.queue, marks, strict=True)
-        same = all(tensor is ref() and tensor._version == seen for tensor, (ref, seen) in now)
-        return carried if same else None
-
     def _store(self, state: QueueState) -> None:
-        """Take over a state; of a step with windows, write only the rows that enter."""
-        advance, self._advance, self._carried = self._advance, None, None
+        """Take over a state; of a native step, write only the rows that enter."""
+        advance, self._advance = self._advance, None
         if advance is None or state is not advance.before:
             super()._store(state)
             return
         write_entry_(self.queue, advance.entry)
-        if not self.queue_scores.is_inference():
-            marks = [(weakref.ref(tensor), tensor._version) for tensor in self.queue]
-            self._carried = marks, advance.carried
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_carried": None, "_advance": None}
+        return {**super().__getstate__(), "_advance": None}

@@ -65,37 +65,6 @@ def sum_link(
     return summed
 
 
-def sum_link_of_parts(
-    pos_scores: Tensor,
-    class_index: Tensor,
-    num_live: int,
-    live: tuple[Tensor, Tensor],
-    held: tuple[Tensor, Tensor],
-    tau: Tensor,
-    link: Link,
-) -> Tensor:
-    """Return for each positive the sum of the link over its negatives, most of them at rest.
-
-    Pairs without a live row need no gradient; with a long queue they are nearly all.
-
-    Args:
-        pos_scores, class_index, tau, link: as for :func:`sum_link`.
-        num_live: the first positives are live; no gradient reaches the others.
-        live: negatives ``[C, B]`` and their multiplicity.
-        held: further negatives alike, which no gradient reaches.
-    """
-    held = held[0].detach(), held[1]
-    if few_pairs(num_live, *held[0].shape):
-        parts = (
-            (pos_scores[:num_live], class_index[:num_live]),
-            (pos_scores[num_live:].detach(), class_index[num_live:]),
-        )
-        with_held = torch.cat([sum_link(*part, *held, tau, link) for part in parts])
-    else:  # not a matrix for the live and blocks for the others, but blocks for all
-        with_held = sum_link(pos_scores, class_index, *held, tau, link)
-    return with_held + sum_link(pos_scores, class_index, *live, tau, link)
-
-
 def _matrix_sum(
     pos_scores: Tensor,
     class_index: Tensor,

@@ -1,0 +1,261 @@
+// The quantiles of a class's reference scores, and the band that they make.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include "rows.h"
+
+namespace pauc {
+
+template <typename T>
+struct Window {
+    T low, high;           // it holds what is above `low` and not above `high`
+    int64_t first, last;   // descending ranks sought
+    int64_t above;         // scores above it
+    std::vector<T> inside;  // in order of the rows
+    size_t live;           // the first ones are the batch's
+
+    bool serves() const {
+        return first >= above && last < above + static_cast<int64_t>(inside.size());
+    }
+};
+
+template <typename T>
+struct Band {
+    std::vector<T> knots;  // descending
+    T tau;
+    bool defined, degenerate;
+};
+
+template <typename T>
+int count_above(const T* value, T bound) {
+    int count = 0;
+    for (int j = 0; j < BLOCK; ++j) count += value[j] > bound;
+    return count;
+}
+
+// Calls `visit(j, is_between)` for scores of a block among which are all those in (low, high], and
+// returns how many are above.
+template <typename T, typename Visit>
+int visit_between(const T* value, T low, T high, const Visit& visit) {
+    const int above = count_above(value, high);
+    if (count_above(value, low) == above) return above;
+    uint8_t between[BLOCK];
+    for (int j = 0; j < BLOCK; ++j) between[j] = (value[j] > low) & !(value[j] > high);
+    for (int first = 0; first < BLOCK; first += 8) {
+        uint64_t some;  // of eight; there is rarely one
+        std::memcpy(&some, between + first, sizeof some);
+        if (some == 0) continue;
+        for (int j = first; j < first + 8; ++j) visit(j, between[j]);
+    }
+    return above;
+}
+
+template <typename T>
+void make_room(std::vector<T>& values, size_t used) {
+    if (values.size() < used + BLOCK) values.resize(2 * used + BLOCK);
+}
+
+template <typename T>
+void fill_windows(
+    const Step<T>& s,
+    const Class<T>& c,
+    Window<T>* windows,
+    int count
+) {
+    size_t used[MAX_WINDOWS] = {};
+    for (int w = 0; w < count; ++w) windows[w].above = 0;
+    auto fill = [&](const T* value, Size) {
+        for (int w = 0; w < count; ++w) {
+            Window<T>& window = windows[w];
+            make_room(window.inside, used[w]);
+            T* inside = window.inside.data();
+            size_t end = used[w];
+            // Without a branch: whether a score is in the window cannot be foreseen.
+            window.above += visit_between(value, window.low, window.high, [&](int j, size_t is) {
+                inside[end] = value[j];
+                end += is;
+            });
+            used[w] = end;
+        }
+    };
+    for_each_block(c.live, 0, s.rows, c.hidden, fill);
+    for (int w = 0; w < count; ++w) windows[w].live = used[w];
+    for_each_block(c.held, s.rows, s.fill, c.hidden, fill);
+    for (int w = 0; w < count; ++w) windows[w].inside.resize(used[w]);
+}
+
+template <typename T>
+T next_below(T value) {
+    return std::nextafter(value, -std::numeric_limits<T>::infinity());
+}
+
+// Puts the bounds so many ranks beyond those sought, among descending ranks `begin` and later of
+// which `scores` are the scores in any order. A bound for whose rank there is no score stays.
+template <typename T>
+void bound_by_ranks(Window<T>& window, std::vector<T>& scores, int64_t begin, int64_t margin) {
+    const auto from = scores.begin(), to = scores.end();
+    const int64_t upper = window.first - margin - begin, lower = window.last + margin - begin;
+    const int64_t size = static_cast<int64_t>(scores.size());
+    auto rest = from;
+    if (upper >= 0 && upper < size) {
+        std::nth_element(from, from + upper, to, std::greater<T>());
+        window.high = scores[upper];
+        rest = from + upper;
+    }
+    if (lower < size) {
+        std::nth_element(rest, from + lower, to, std::greater<T>());
+        window.low = next_below(scores[lower]);
+    }
+}
+
+// Moves a bound that is so many ranks from a quantile to about `margin` ranks, by the mean distance
+// of the scores between.
+template <typename T>
+T moved_bound(T bound, T quantile, int64_t ranks, int64_t margin) {
+    if (!std::isfinite(bound)) return bound;
+    const T moved = quantile + (bound - quantile) * (static_cast<T>(margin) / (ranks + 1));
+    return std::isfinite(moved) ? moved : bound;
+}
+
+template <typename T>
+T interpolated(T high, T low, double position, int64_t last, int kind) {
+    auto lerp = [&](T t) { return t < T(0.5) ? high + t * (low - high) : low - (low - high) * (1 - t); };
+    switch (kind) {
+        case HIGHER: return high;
+        case LOWER: return low;
+        case MIDPOINT: return lerp(T(0.5));
+        case LINEAR: return lerp(static_cast<T>(position - std::floor(position)));
+        default:  // the ascending position is rounded, half to even
+            return std::nearbyint(last - position) == last - std::floor(position) ? high : low;
+    }
+}
+
+// Writes where the next step is to look, of quantiles of a window whose scores come in any order.
+template <typename T>
+void move_bounds(
+    Window<T> window, T highest, T lowest, std::vector<T>& scores, int64_t margin, T* bounds
+) {
+    const int64_t over = window.first - window.above;
+    const int64_t under = window.above + static_cast<int64_t>(scores.size()) - 1 - window.last;
+    if (over + under > 8 * margin) {
+        bound_by_ranks(window, scores, window.above, margin);
+    } else {
+        window.high = moved_bound(window.high, highest, over, margin);
+        window.low = std::min(moved_bound(window.low, lowest, under, margin), next_below(lowest));
+    }
+    bounds[0] = window.low;
+    bounds[1] = window.high;
+}
+
+// The quantile at an FPR, of scores of which so many more are `above`. Their order is lost.
+template <typename T>
+T quantile(std::vector<T>& scores, int64_t above, double level, int64_t last, int kind) {
+    const double position = level * static_cast<double>(last);
+    const int64_t high = static_cast<int64_t>(std::floor(position)) - above;
+    const int64_t low = static_cast<int64_t>(std::ceil(position)) - above;
+    std::nth_element(scores.begin(), scores.begin() + high, scores.end(), std::greater<T>());
+    T below = scores[high];
+    if (low > high && kind != HIGHER)
+        below = *std::max_element(scores.begin() + high + 1, scores.end());
+    return interpolated(scores[high], below, position, last, kind);
+}
+
+template <typename T>
+std::vector<T> reference_scores(const Step<T>& s, const Class<T>& c) {
+    std::vector<T> scores;
+    auto collect = [&](const T* value, Size) {
+        for (int j = 0; j < BLOCK; ++j)
+            if (value[j] == value[j]) scores.push_back(value[j]);
+    };
+    for_each_block(c.live, 0, s.rows, c.hidden, collect);
+    for_each_block(c.held, s.rows, s.fill, c.hidden, collect);
+    return scores;
+}
+
+// How many ranks a window is to reach beyond those sought. The rows that enter and leave move the
+// rank of a score by a binomial number, twice over; this is three times its standard deviation.
+template <typename T>
+int64_t margin_of(const Step<T>& s, double level) {
+    const double share = std::min(level, 0.5);
+    return 8 + static_cast<int64_t>(3 * std::sqrt(2 * s.rows * share * (1 - share)));
+}
+
+// Finds a class's quantiles: the knots and, if wanted, the quartiles. False if there are scores
+// without an order.
+template <typename T>
+bool find_quantiles(
+    const Step<T>& s,
+    const Class<T>& c,
+    int64_t count,
+    Window<T>* windows,
+    std::vector<T>& found
+) {
+    constexpr T inf = std::numeric_limits<T>::infinity();
+    const int used = s.scale == IQR ? 3 : 1;
+    const int64_t last = count - 1;
+    const double top[] = {s.levels[0], 0.25, 0.75};
+    const double bottom[] = {s.levels[s.num_knots - 1], 0.25, 0.75};
+    T* bounds = s.bounds + c.index * MAX_WINDOWS * 2;
+    for (int w = 0; w < used; ++w) {
+        windows[w].low = bounds[2 * w];
+        windows[w].high = bounds[2 * w + 1];
+        windows[w].first = static_cast<int64_t>(std::floor(top[w] * static_cast<double>(last)));
+        windows[w].last = static_cast<int64_t>(std::ceil(bottom[w] * static_cast<double>(last)));
+    }
+    fill_windows(s, c, windows, used);
+
+    std::vector<T> all;
+    for (int w = 0; w < used; ++w) {
+        Window<T>& window = windows[w];
+        if (window.serves()) continue;
+        if (all.empty())
+            all = reference_scores(s, c);
+        window.low = -inf;
+        window.high = inf;
+        bound_by_ranks(window, all, 0, margin_of(s, bottom[w]));
+        fill_windows(s, c, &window, 1);
+        if (!window.serves()) return false;
+    }
+
+    found.clear();
+    for (int w = 0; w < used; ++w) {
+        const Window<T>& window = windows[w];
+        std::vector<T> scores = window.inside;
+        for (Size k = 0; k < (w == 0 ? s.num_knots : 1); ++k) {
+            const double level = w == 0 ? s.levels[k] : top[w];
+            found.push_back(quantile(scores, window.above, level, last, s.interpolation));
+        }
+        const T highest = w == 0 ? found[0] : found.back();
+        move_bounds(window, highest, found.back(), scores, margin_of(s, bottom[w]), bounds + 2 * w);
+    }
+    return true;
+}
+
+// `pauc.selection.dispersion`: the difference, 0 where it is within rounding of the two.
+template <typename T>
+T dispersion(T upper, T lower) {
+    const T spread = upper - lower;
+    const T rounding = 4 * std::numeric_limits<T>::epsilon() * std::max(std::abs(upper), std::abs(lower));
+    return spread <= rounding && std::isfinite(rounding) ? 0 : spread;
+}
+
+template <typename T>
+Band<T> make_band(const Step<T>& s, std::vector<T>& quantiles) {
+    const auto knots_end = quantiles.begin() + s.num_knots;
+    T spread = 1;
+    if (s.scale == IQR) spread = dispersion(knots_end[0], knots_end[1]);
+    if (s.scale == BAND) spread = dispersion(quantiles[0], knots_end[-1]);
+    Band<T> band{{quantiles.begin(), knots_end}, static_cast<T>(s.temperature) * spread, false, false};
+    band.degenerate = band.tau <= std::numeric_limits<T>::min();
+    band.defined = !band.degenerate;
+    return band;
+}
+
+}  // namespace pauc

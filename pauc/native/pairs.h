@@ -1,0 +1,188 @@
+// Sums of a link over the pairs of positives and band negatives of one class.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <vector>
+
+#include "band.h"
+#include "surrogates.h"
+
+namespace pauc {
+
+constexpr double LOG2 = 0.69314718055994530942;
+// Distances in units of tau, from the band's lower edge.
+constexpr double WIDEST = 30;      // band whose exponentials, and products of two, are in range
+constexpr double FAR_ABOVE = 60;   // from here on a link is 1
+constexpr double FAR_BELOW = -16;  // down to here, 12 terms of a softplus can be multiplied
+constexpr int TERMS = 12;
+constexpr int NODES_PER_TAU = 5;   // between them, cubic interpolation errs by 5e-7 at most
+
+struct Link {
+    double value, slope;
+};
+
+// The link of a positive `u` units of tau above a negative.
+template <typename T>
+Link link_of(T u, bool logistic) {
+    const T small = std::exp(-std::abs(u)), soft = (u >= 0 ? T(1) : small) / (1 + small);
+    if (!logistic) return {soft, small / ((1 + small) * (1 + small))};
+    return {1 - (std::max(-u, T(0)) + std::log1p(small)) / LOG2, (1 - soft) / LOG2};
+}
+
+template <typename T>
+class PairSums {
+  public:
+    // `negatives` must outlive the sums.
+    PairSums(const Negatives<T>& negatives, const Band<T>& band, bool logistic)
+        : score_(negatives.score),
+          by_negative_(negatives.row.size()),
+          origin_(band.knots.back()),
+          tau_(band.tau),
+          width_((band.knots.front() - origin_) / tau_),
+          logistic_(logistic) {
+        if (!(width_ <= WIDEST)) return;
+        // exp(-u) is the product of a factor for either score, so that a pair needs no exponential.
+        for (T score : score_) rising_.push_back(std::exp((score - origin_) / tau_));
+    }
+
+    // About how many pairs `add` and `add_many` look at.
+    double cost(size_t live, size_t others) const {
+        const double count = score_.size();
+        if (rising_.empty()) return 16 * count * (live + others);
+        if (others <= 2 * nodes()) return count * (live + others);
+        return count * (live + nodes()) + static_cast<double>(by_negative_.size()) * others;
+    }
+
+    // The sum for a positive, and its slope by the positive's score in units of tau.
+    Link add(T score, T weight) {
+        const T u = (score - origin_) / tau_;
+        if (rising_.empty() || (logistic_ && u < FAR_BELOW)) return add_singly(score, weight);
+        const T fall = falling(u);
+        pull_negatives(fall, weight);
+        return sum(fall);
+    }
+
+    // The sum of the weighted sums for many positives.
+    double add_many(const T* score, const T* weight, size_t count) {
+        double total = 0;
+        if (rising_.empty() || count <= 2 * nodes()) {
+            for (size_t i = 0; i < count; ++i) total += weight[i] * add(score[i], weight[i]).value;
+            return total;
+        }
+        const std::vector<Link> table = tabulate();
+        for (size_t i = 0; i < count; ++i) {
+            const T u = (score[i] - origin_) / tau_;
+            total += weight[i] * look_up(table, u);
+            pull_negatives(falling(u), weight[i]);
+        }
+        return total;
+    }
+
+    // The slopes of all weighted sums so far by each live negative's score in units of tau, with
+    // the sign turned.
+    const std::vector<T>& by_negative() const { return by_negative_; }
+
+  private:
+    const std::vector<T>& score_;
+    std::vector<T> by_negative_, rising_;
+    T origin_, tau_, width_;
+    bool logistic_;
+
+    static T falling(T u) { return std::exp(-std::min(u, static_cast<T>(FAR_ABOVE))); }
+
+    size_t nodes() const { return static_cast<size_t>((width_ - 2 * FAR_BELOW) * NODES_PER_TAU) + 2; }
+
+    Link add_singly(T score, T weight) {
+        Link total{0, 0};
+        for (size_t j = 0; j < score_.size(); ++j) {
+            const Link one = link_of((score - score_[j]) / tau_, logistic_);
+            total.value += one.value;
+            total.slope += one.slope;
+            if (j < by_negative_.size()) by_negative_[j] += weight * static_cast<T>(one.slope);
+        }
+        return total;
+    }
+
+    // With z = exp(-u), the sigmoid is 1 / (1 + z), the logistic link 1 - log2(1 + z).
+    void pull_negatives(T fall, T weight) {
+        const T unit = logistic_ ? weight / static_cast<T>(LOG2) : weight;
+        for (size_t j = 0; j < by_negative_.size(); ++j) {
+            const T z = std::min(fall * rising_[j], T(1e30)), soft = 1 / (1 + z);
+            by_negative_[j] += unit * z * soft * (logistic_ ? T(1) : soft);
+        }
+    }
+
+    Link sum(T fall) const {
+        const T* rising = rising_.data();
+        const size_t count = rising_.size();
+        T value = 0, slope = 0;
+        if (logistic_) {
+#pragma omp simd reduction(+ : slope)
+            for (size_t j = 0; j < count; ++j) {
+                const T z = std::min(fall * rising[j], T(1e30));
+                slope += z / (1 + z);
+            }
+            return {count - log_of_product(fall) / LOG2, slope / LOG2};
+        }
+#pragma omp simd reduction(+ : value, slope)
+        for (size_t j = 0; j < count; ++j) {
+            const T z = std::min(fall * rising[j], T(1e30)), soft = 1 / (1 + z);
+            value += soft;
+            slope += z * soft * soft;
+        }
+        return {value, slope};
+    }
+
+    // The sum of log(1 + z), a logarithm for several terms.
+    double log_of_product(T fall) const {
+        double total = 0;
+        for (size_t first = 0; first < rising_.size(); first += TERMS) {
+            const size_t end = std::min(first + TERMS, rising_.size());
+            double product = 1;
+            for (size_t j = first; j < end; ++j) product *= 1 + static_cast<double>(fall) * rising_[j];
+            total += std::log(product);
+        }
+        return total;
+    }
+
+    // Sums from FAR_BELOW the band to as far above it.
+    std::vector<Link> tabulate() const {
+        std::vector<Link> table;
+        for (size_t k = 0; k < nodes(); ++k)
+            table.push_back(sum(falling(static_cast<T>(FAR_BELOW + static_cast<double>(k) / NODES_PER_TAU))));
+        return table;
+    }
+
+    double look_up(const std::vector<Link>& table, double u) const {
+        const double place = (u - FAR_BELOW) * NODES_PER_TAU;
+        // Further below, links are straight lines, of which the sigmoid's is 0; above, they are 1.
+        if (place < 0) return logistic_ ? table[0].value + table[0].slope * (u - FAR_BELOW) : 0;
+        if (place >= static_cast<double>(table.size() - 1)) return static_cast<double>(score_.size());
+        const size_t k = static_cast<size_t>(place);
+        const double t = place - static_cast<double>(k), rest = 1 - t;
+        const Link &a = table[k], &b = table[k + 1];
+        return rest * rest * ((1 + 2 * t) * a.value + t * a.slope / NODES_PER_TAU) +
+               t * t * ((1 + 2 * rest) * b.value - rest * b.slope / NODES_PER_TAU);
+    }
+};
+
+template <typename T>
+Sums<T> pair_sums(const Positives<T>& positives, PairSums<T>& links) {
+    Sums<T> sums;
+    for (size_t i = 0; i < positives.live; ++i) {
+        const Link one = links.add(positives.score[i], positives.weight[i]);
+        sums.value += positives.weight[i] * one.value;
+        sums.positive.push_back(static_cast<T>(one.slope));
+    }
+    const size_t live = positives.live;
+    sums.value += links.add_many(
+        positives.score.data() + live, positives.weight.data() + live, positives.score.size() - live
+    );
+    sums.negative = links.by_negative();
+    return sums;
+}
+
+}  // namespace pauc

@@ -1,0 +1,49 @@
+"""A loss with a known gradient as a node of the graph."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pauc import PAUCAtBudgetLoss
+from pauc.attach import Gradients, attach
+
+
+def test_a_gradient_may_be_asked_of_the_loss_its_parts_or_both():
+    logits = torch.randn(5, 3, requires_grad=True)
+    per_class, direct = torch.randn(5, 3), torch.randn(5, 3)
+    for of_loss, of_parts in ((2.0, None), (None, 3.0), (2.0, 3.0)):
+        loss, parts = attach(
+            logits, torch.zeros(()), torch.zeros(3), Gradients(per_class, 0.5, direct)
+        )
+        outputs = [(loss, of_loss), (parts, of_parts)]
+        asked = [(value, torch.full_like(value, by)) for value, by in outputs if by is not None]
+        values, factors = zip(*asked, strict=True)
+        (gradient,) = torch.autograd.grad(values, logits, factors)
+        a, b = of_loss or 0.0, of_parts or 0.0
+        assert torch.allclose(gradient, a * (0.5 * per_class + direct) + b * per_class)
+
+
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_a_second_derivative_is_refused(surrogate):
+    loss = PAUCAtBudgetLoss(1, queue_size=200, beta=0.2, surrogate=surrogate)
+    logits = torch.randn(100, 1, requires_grad=True)
+    value = loss(logits, torch.arange(100) % 2)
+    (gradient,) = torch.autograd.grad(value, logits, create_graph=True)
+    assert (gradient != 0).any()
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        (gradient.square().sum() + logits.sum()).backward()
+
+
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_torch_func_takes_the_gradient_of_a_module_at_rest(surrogate):
+    g = torch.Generator().manual_seed(0)
+    module = PAUCAtBudgetLoss(1, surrogate=surrogate, queue_size=256, beta=0.1, bce_weight=0.1)
+    logits, targets = torch.randn(64, 1, generator=g), torch.arange(64) % 3 // 2
+    module(logits, targets)
+    module.eval()
+    leaf = logits.clone().requires_grad_()
+    module(leaf, targets).backward()
+    assert leaf.grad is not None
+    assert leaf.grad.any()
+    torch.testing.assert_close(torch.func.grad(module)(logits, targets), leaf.grad)
