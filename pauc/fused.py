@@ -20,7 +20,7 @@ from pauc.functional import pauc_loss_terms
 from pauc.pool import Batch, make_batch
 from pauc.queue import Entry, QueueState, compute_dtype
 from pauc.selection import knot_levels
-from pauc.step import PAUCTerms, blend, reduce_losses
+from pauc.step import PAUCTerms, blend, has_entropy, reduce_losses
 
 try:
     from pauc import _native
@@ -42,6 +42,8 @@ class _Found(NamedTuple):
     degenerate: Tensor  # [C] bool
     ref_count: Tensor  # [C] int64
     gradient: Tensor  # [N, C], of each class's loss
+    entropy: Tensor | None  # [C], the mean cross-entropy; None: it does not count
+    residual: Tensor | None  # [N, C], how the sum of those moves with the logits
 
 
 def pauc_step(
@@ -193,6 +195,8 @@ def _call(batch: Batch, queue: QueueState, bounds: Tensor, config: PAUCConfig) -
         degenerate=logits.new_empty(classes, dtype=torch.bool),
         ref_count=logits.new_empty(classes, dtype=torch.int64),
         gradient=torch.zeros_like(logits),
+        entropy=logits.new_empty(classes) if has_entropy(config) else None,
+        residual=torch.empty_like(logits) if has_entropy(config) else None,
     )
     done = _native.step(
         logits.dtype == torch.float64,
@@ -209,7 +213,7 @@ def _call(batch: Batch, queue: QueueState, bounds: Tensor, config: PAUCConfig) -
         tuple(part.data_ptr() for part in (logits, *columns)),
         tuple(part.data_ptr() for part in queue[:4]),
         bounds.data_ptr(),
-        tuple(part.data_ptr() for part in found),
+        tuple(0 if part is None else part.data_ptr() for part in found),
     )
     return found if done else None
 
@@ -217,13 +221,10 @@ def _call(batch: Batch, queue: QueueState, bounds: Tensor, config: PAUCConfig) -
 def _outcome(
     batch: Batch, found: _Found, queue: QueueState, config: PAUCConfig
 ) -> tuple[PAUCTerms, Entry]:
-    with torch.no_grad():
-        loss, per_class = reduce_losses(found.losses, found.valid, config)
-        loss = blend(loss, batch.cross_entropy, config)
+    loss, per_class = reduce_losses(found.losses, found.valid, config)
+    loss = blend(loss, found.entropy, config)
     if torch.is_grad_enabled() and batch.logits.requires_grad:
-        with torch.no_grad():
-            gradients = _gradients(batch, found, config)
-        loss, per_class = attach(batch.logits, loss, per_class, gradients)
+        loss, per_class = attach(batch.logits, loss, per_class, _gradients(found, config))
     entry = Entry(
         batch.logits.detach().T, batch.targets, batch.iid, batch.weight, int(queue.cursor)
     )
@@ -231,14 +232,11 @@ def _outcome(
     return terms, entry
 
 
-def _gradients(batch: Batch, found: _Found, config: PAUCConfig) -> Gradients:
+def _gradients(found: _Found, config: PAUCConfig) -> Gradients:
     """Return what the gradient of the loss is made of; see :func:`pauc.step.blend`."""
-    rows, classes = found.gradient.shape
-    weight, bce_weight = float(config.pauc_weight), float(config.bce_weight) / rows
+    weight, bce_weight = float(config.pauc_weight), float(config.bce_weight)
     if config.reduction == "mean":
         weight /= max(int(found.valid.sum()), 1)
-        bce_weight /= classes
-    if config.bce_weight == 0:
-        return Gradients(found.gradient, weight, None)
-    residual = batch.logits.sigmoid() - batch.positive().to(batch.logits.dtype)
-    return Gradients(found.gradient, weight, residual.mul_(bce_weight))
+        bce_weight /= len(found.losses)
+    direct = None if found.residual is None else found.residual.mul_(bce_weight)
+    return Gradients(found.gradient, weight, direct)

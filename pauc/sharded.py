@@ -24,7 +24,7 @@ from pauc.pool import Batch, Pool, make_pool
 from pauc.queue import QueueState, enqueue
 from pauc.rank_quantiles import quantiles_of_all
 from pauc.selection import BandEdges, knot_levels, robust_scale
-from pauc.step import PAUCTerms, blend, columns_of, live_factor, reduce_classes
+from pauc.step import PAUCTerms, blend, columns_of, has_entropy, live_factor, reduce_classes
 from pauc.surrogates import Positives, class_sum, scale_gradient, trapezoid_contributions
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def loss_of_shards(
     pauc = torch.where(poisoned, math.nan, pauc).to(leaf.dtype)
     loss, per_class, valid = reduce_classes(pauc, valid | poisoned, batch, config)
     attached = (sums.entropy + (entropy - entropy.detach())).to(loss.dtype)
-    loss = blend(loss, lambda: attached, config)
+    loss = blend(loss, attached if has_entropy(config) else None, config)
 
     stats = {}
     if diagnostics:

@@ -95,7 +95,7 @@ def take_step(
     value = class_mean(scored.contribution, positives, num_classes, divisor)
     valid = (pos_total > 0) & scored.defined
     loss, per_class, valid = reduce_classes(value, valid, batch, config)
-    loss = blend(loss, batch.cross_entropy, config)
+    loss = blend(loss, batch.cross_entropy() if has_entropy(config) else None, config)
     stats = {}
     if diagnostics:
         square = (scored.contribution - value[positives.class_index]) ** 2
@@ -203,15 +203,19 @@ def reduce_losses(losses: Tensor, valid: Tensor, config: LossConfig) -> tuple[Te
     return loss, per_class
 
 
-def blend(loss: Tensor, cross_entropy: Callable[[], Tensor], config: LossConfig) -> Tensor:
+def blend(loss: Tensor, entropy: Tensor | None, config: LossConfig) -> Tensor:
     """Return the weighted sum of the reduced loss and the cross-entropy ``[C]``, if that counts."""
     loss = _times(loss, config.pauc_weight)
-    if not isinstance(config.bce_weight, Tensor) and config.bce_weight == 0:
+    if entropy is None:
         return loss
-    entropy = cross_entropy()
     if config.reduction != "none":
         entropy = entropy.mean() if config.reduction == "mean" else entropy.sum()
     return loss + _times(entropy, config.bce_weight)
+
+
+def has_entropy(config: LossConfig) -> bool:
+    """Return whether the cross-entropy counts, as far as that can be known without reading."""
+    return isinstance(config.bce_weight, Tensor) or config.bce_weight != 0
 
 
 def _times(loss: Tensor, weight: Number) -> Tensor:

@@ -16,8 +16,8 @@ constexpr double LOG2 = 0.69314718055994530942;
 // Distances in units of tau, from the band's lower edge.
 constexpr double WIDEST = 30;      // band whose exponentials, and products of two, are in range
 constexpr double FAR_ABOVE = 60;   // from here on a link is 1
-constexpr double FAR_BELOW = -16;  // down to here, 12 terms of a softplus can be multiplied
-constexpr int TERMS = 12;
+constexpr double FAR_BELOW = -16;  // down to here, exp(-u) is that of two numbers in range
+constexpr double MOST_PRODUCT = 1e240;  // three more terms of up to exp(WIDEST - FAR_BELOW) fit
 constexpr int NODES_PER_TAU = 5;   // between them, cubic interpolation errs by 5e-7 at most
 
 struct Link {
@@ -52,7 +52,7 @@ class PairSums {
     double cost(size_t live, size_t others) const {
         const double count = score_.size();
         if (rising_.empty()) return 16 * count * (live + others);
-        if (others <= 2 * nodes()) return count * (live + others);
+        if (others <= nodes()) return count * (live + others);
         return count * (live + nodes()) + static_cast<double>(by_negative_.size()) * others;
     }
 
@@ -68,7 +68,7 @@ class PairSums {
     // The sum of the weighted sums for many positives.
     double add_many(const T* score, const T* weight, size_t count) {
         double total = 0;
-        if (rising_.empty() || count <= 2 * nodes()) {
+        if (rising_.empty() || count <= nodes()) {
             for (size_t i = 0; i < count; ++i) total += weight[i] * add(score[i], weight[i]).value;
             return total;
         }
@@ -136,15 +136,25 @@ class PairSums {
         return {value, slope};
     }
 
-    // The sum of log(1 + z), a logarithm for several terms.
+    // The sum of log(1 + z): terms are multiplied as long as that is in range.
     double log_of_product(T fall) const {
-        double total = 0;
-        for (size_t first = 0; first < rising_.size(); first += TERMS) {
-            const size_t end = std::min(first + TERMS, rising_.size());
-            double product = 1;
-            for (size_t j = first; j < end; ++j) product *= 1 + static_cast<double>(fall) * rising_[j];
-            total += std::log(product);
+        constexpr size_t LANES = 4, TERMS = 3 * LANES;
+        const double z = fall;
+        double total = 0, product[LANES] = {1, 1, 1, 1};
+        auto flush = [&] {
+            for (double& lane : product) {
+                total += std::log(lane);
+                lane = 1;
+            }
+        };
+        const T* rising = rising_.data();
+        size_t j = 0;
+        for (; j + TERMS <= rising_.size(); j += TERMS) {
+            for (size_t k = 0; k < TERMS; ++k) product[k % LANES] *= 1 + z * rising[j + k];
+            if (product[0] + product[1] + product[2] + product[3] > MOST_PRODUCT) flush();
         }
+        flush();
+        for (; j < rising_.size(); ++j) total += std::log1p(z * rising[j]);
         return total;
     }
 

@@ -44,6 +44,8 @@ struct Step {
     bool* degenerate;      // [classes]
     int64_t* ref_count;    // [classes]
     T* gradient;           // [rows, classes] of each class's loss, zeros at first
+    T* entropy;            // [classes], the mean cross-entropy; null: not wanted
+    T* residual;           // [rows, classes], how the sum of those moves with the logits
 };
 
 // Rows in ascending order: the batch's from 0 on, then the queue's.

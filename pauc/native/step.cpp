@@ -60,6 +60,7 @@ void write_class(
 template <typename T>
 inline bool take_step(const Step<T>& s) {
     if (!is_regular(s)) return false;
+    if (s.entropy) write_entropy(s);
     const Rows<T> rows = sort_rows(s);
     Window<T> windows[MAX_WINDOWS];
     std::vector<T> quantiles;
@@ -121,14 +122,15 @@ bool parse(PyObject* arguments, Step<T>& s, std::vector<double>& levels) {
     PyObject* list;
     Address logits, targets, iid, weight, held_scores, held_targets, held_iid, held_weight;
     Address bounds, losses, valid, degenerate, ref_count, gradient;
+    Address entropy, residual;
     if (!PyArg_ParseTuple(
-            arguments, "p(nnnn)(iiippd)O(KKKK)(KKKK)K(KKKKK):step", &wide,  //
+            arguments, "p(nnnn)(iiippd)O(KKKK)(KKKK)K(KKKKKKK):step", &wide,  //
             &s.rows, &s.classes, &s.size, &s.fill,                                      //
             &s.surrogate, &s.scale, &s.interpolation, &s.pool_numerator, &s.live_gradient,  //
             &s.temperature, &list,                                                      //
             &logits, &targets, &iid, &weight,                                           //
             &held_scores, &held_targets, &held_iid, &held_weight, &bounds,              //
-            &losses, &valid, &degenerate, &ref_count, &gradient
+            &losses, &valid, &degenerate, &ref_count, &gradient, &entropy, &residual
         ))
         return false;
     for (Py_ssize_t k = 0; k < PyList_Size(list); ++k)
@@ -149,6 +151,8 @@ bool parse(PyObject* arguments, Step<T>& s, std::vector<double>& levels) {
     point(s.degenerate, degenerate);
     point(s.ref_count, ref_count);
     point(s.gradient, gradient);
+    point(s.entropy, entropy);
+    point(s.residual, residual);
     return !PyErr_Occurred();
 }
 
