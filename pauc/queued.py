@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from pauc.buffers import QueueBuffers
 from pauc.checks import check_flag, check_int
 from pauc.config import LossConfig
 from pauc.distributed import check_process_group, count_positives, gather_rows, is_gathering
+from pauc.moving import MovingConfig
 from pauc.queue import recommend_queue_size
 from pauc.step import PAUCTerms
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-    from typing_extensions import Self
 
 # Fewer expected reference rows in the band than this make the edge a lottery.
 STARVED = 10
 
 
-class QueuedLoss(QueueBuffers):
+class QueuedLoss(MovingConfig):
     """A holder of the queue around a pure function; not to be used by itself.
 
     A loss implements :meth:`_terms`, the call of its function, and says by :meth:`_budget` on how
@@ -60,11 +58,7 @@ class QueuedLoss(QueueBuffers):
                 f"gather_distributed must be a bool or None, got {gather_distributed!r}"
             )
         check_process_group(process_group)
-        for name, value in config._asdict().items():
-            if isinstance(value, Tensor):
-                raise TypeError(f"{name} must be a number in a module, got a tensor")
-        self._moving: dict[str, Tensor] = {}
-        self.config = config
+        self._take_config(config)
         self.num_classes = num_classes
         self.multilabel = multilabel
         self.queue_size = queue_size
@@ -78,63 +72,6 @@ class QueuedLoss(QueueBuffers):
     def _own_rows(self) -> int:
         """Return how many rows of the queue this rank keeps."""
         return self.queue_size
-
-    @property
-    def config(self) -> Any:
-        """The options of the loss; to be replaced as a whole."""
-        return self._config
-
-    @config.setter
-    def config(self, config: Any) -> None:
-        self._config = config
-        self._write_moving()
-
-    def move_config(self, values: Mapping[str, Any], moving: Iterable[str]) -> None:
-        """Set fields of ``config``; those that are ``moving`` will be set again and again.
-
-        A step that is compiled or captured takes these from tensors, which are written in place, so
-        that one graph serves all their values. For :class:`pauc.PAUCSchedule`.
-        """
-        if self._moving.keys() != set(moving):
-            self._moving = {name: self._new_number() for name in moving}
-        self.config = self.config._replace(**values)
-
-    def _new_number(self) -> Tensor:
-        with torch.inference_mode(False):  # it will be written in training, too
-            return torch.zeros((), dtype=torch.float64, device=self.queue_fill.device)
-
-    def _write_moving(self) -> None:
-        """Bring the tensors up to date with ``config``, in place unless the queue has moved."""
-        for name, tensor in self._moving.items():
-            if tensor.device != self.queue_fill.device:
-                self._moving[name] = tensor = self._new_number()
-            tensor.fill_(getattr(self.config, name))
-
-    def _step_config(self) -> Any:
-        """Return what the step is to use: ``config``, or one with tensors for what moves."""
-        if not self._moving or not self._is_recorded():
-            return self.config
-        # Not `_replace`, which would make a graph depend on the numbers that are replaced.
-        fields: dict[str, Any] = {
-            name: self._moving[name] if name in self._moving else getattr(self.config, name)
-            for name in self.config._fields
-        }
-        return type(self.config)(**fields)
-
-    def _is_recorded(self) -> bool:
-        """Return whether a graph is being made, which will run again with other numbers."""
-        if torch.compiler.is_compiling():
-            return True
-        return self.queue_fill.is_cuda and torch.cuda.is_current_stream_capturing()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self._write_moving()
-        return self
-
-    def _load_from_state_dict(self, *arguments: Any) -> None:
-        super()._load_from_state_dict(*arguments)
-        self._write_moving()  # the queue may be on another device now
 
     def _terms(self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any) -> PAUCTerms:
         """Return the pure function's result for the queue as it is.
