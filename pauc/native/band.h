@@ -15,11 +15,11 @@ namespace pauc {
 
 template <typename T>
 struct Window {
-    T low, high;           // it holds what is above `low` and not above `high`
-    int64_t first, last;   // descending ranks sought
-    int64_t above;         // scores above it
+    T low, high;            // it holds what is above `low` and not above `high`
+    int64_t first, last;    // descending ranks sought
+    int64_t above;          // scores above it
     std::vector<T> inside;  // in order of the rows
-    size_t live;           // the first ones are the batch's
+    size_t live;            // the first ones are the batch's
 
     bool serves() const {
         return first >= above && last < above + static_cast<int64_t>(inside.size());
@@ -63,12 +63,7 @@ void make_room(std::vector<T>& values, size_t used) {
 }
 
 template <typename T>
-void fill_windows(
-    const Step<T>& s,
-    const Class<T>& c,
-    Window<T>* windows,
-    int count
-) {
+void fill_windows(const Step<T>& s, const Class<T>& c, Window<T>* windows, int count) {
     size_t used[MAX_WINDOWS] = {};
     for (int w = 0; w < count; ++w) windows[w].above = 0;
     auto fill = [&](const T* value, Size) {
@@ -126,12 +121,18 @@ T moved_bound(T bound, T quantile, int64_t ranks, int64_t margin) {
 
 template <typename T>
 T interpolated(T high, T low, double position, int64_t last, int kind) {
-    auto lerp = [&](T t) { return t < T(0.5) ? high + t * (low - high) : low - (low - high) * (1 - t); };
+    auto lerp = [&](T t) {
+        return t < T(0.5) ? high + t * (low - high) : low - (low - high) * (1 - t);
+    };
     switch (kind) {
-        case HIGHER: return high;
-        case LOWER: return low;
-        case MIDPOINT: return lerp(T(0.5));
-        case LINEAR: return lerp(static_cast<T>(position - std::floor(position)));
+        case HIGHER:
+            return high;
+        case LOWER:
+            return low;
+        case MIDPOINT:
+            return lerp(T(0.5));
+        case LINEAR:
+            return lerp(static_cast<T>(position - std::floor(position)));
         default:  // the ascending position is rounded, half to even
             return std::nearbyint(last - position) == last - std::floor(position) ? high : low;
     }
@@ -187,72 +188,88 @@ int64_t margin_of(const Step<T>& s, double level) {
     return 8 + static_cast<int64_t>(3 * std::sqrt(2 * s.rows * share * (1 - share)));
 }
 
-// Finds a class's quantiles: the knots and, if wanted, the quartiles. False if there are scores
-// without an order.
+// A class's windows: around the band, and, where the scale wants them, around both quartiles.
 template <typename T>
-bool find_quantiles(
-    const Step<T>& s,
-    const Class<T>& c,
-    int64_t count,
-    Window<T>* windows,
-    std::vector<T>& found
-) {
-    constexpr T inf = std::numeric_limits<T>::infinity();
-    const int used = s.scale == IQR ? 3 : 1;
-    const int64_t last = count - 1;
-    const double top[] = {s.levels[0], 0.25, 0.75};
-    const double bottom[] = {s.levels[s.num_knots - 1], 0.25, 0.75};
-    T* bounds = s.bounds + c.index * MAX_WINDOWS * 2;
-    for (int w = 0; w < used; ++w) {
-        windows[w].low = bounds[2 * w];
-        windows[w].high = bounds[2 * w + 1];
-        windows[w].first = static_cast<int64_t>(std::floor(top[w] * static_cast<double>(last)));
-        windows[w].last = static_cast<int64_t>(std::ceil(bottom[w] * static_cast<double>(last)));
-    }
-    fill_windows(s, c, windows, used);
+struct Windows {
+    Window<T> window[MAX_WINDOWS];
+    double top[MAX_WINDOWS], bottom[MAX_WINDOWS];  // the FPRs that a window is for
+    int count;
 
+    explicit Windows(const Step<T>& s)
+        : top{s.levels[0], 0.25, 0.75},
+          bottom{s.levels[s.num_knots - 1], 0.25, 0.75},
+          count(s.scale == IQR ? 3 : 1) {}
+};
+
+// Collects a class's scores around the ranks sought, of `last + 1` reference scores. False if there
+// are scores without an order.
+template <typename T>
+bool find_scores(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& windows) {
+    constexpr T inf = std::numeric_limits<T>::infinity();
+    const T* bounds = s.bounds + c.index * MAX_WINDOWS * 2;
+    for (int w = 0; w < windows.count; ++w) {
+        Window<T>& window = windows.window[w];
+        window.low = bounds[2 * w];
+        window.high = bounds[2 * w + 1];
+        window.first = static_cast<int64_t>(std::floor(windows.top[w] * static_cast<double>(last)));
+        window.last =
+            static_cast<int64_t>(std::ceil(windows.bottom[w] * static_cast<double>(last)));
+    }
+    fill_windows(s, c, windows.window, windows.count);
     std::vector<T> all;
-    for (int w = 0; w < used; ++w) {
-        Window<T>& window = windows[w];
+    for (int w = 0; w < windows.count; ++w) {
+        Window<T>& window = windows.window[w];
         if (window.serves()) continue;
-        if (all.empty())
-            all = reference_scores(s, c);
+        if (all.empty()) all = reference_scores(s, c);
         window.low = -inf;
         window.high = inf;
-        bound_by_ranks(window, all, 0, margin_of(s, bottom[w]));
+        bound_by_ranks(window, all, 0, margin_of(s, windows.bottom[w]));
         fill_windows(s, c, &window, 1);
         if (!window.serves()) return false;
     }
+    return true;
+}
 
-    found.clear();
-    for (int w = 0; w < used; ++w) {
-        const Window<T>& window = windows[w];
+// Returns a class's quantiles, the knots and then the quartiles, and leaves bounds for the next
+// step.
+template <typename T>
+std::vector<T> take_quantiles(
+    const Step<T>& s, const Class<T>& c, int64_t last, const Windows<T>& windows
+) {
+    std::vector<T> found;
+    T* bounds = s.bounds + c.index * MAX_WINDOWS * 2;
+    for (int w = 0; w < windows.count; ++w) {
+        const Window<T>& window = windows.window[w];
         std::vector<T> scores = window.inside;
+        const size_t first = found.size();
         for (Size k = 0; k < (w == 0 ? s.num_knots : 1); ++k) {
-            const double level = w == 0 ? s.levels[k] : top[w];
+            const double level = w == 0 ? s.levels[k] : windows.top[w];
             found.push_back(quantile(scores, window.above, level, last, s.interpolation));
         }
-        const T highest = w == 0 ? found[0] : found.back();
-        move_bounds(window, highest, found.back(), scores, margin_of(s, bottom[w]), bounds + 2 * w);
+        const int64_t margin = margin_of(s, windows.bottom[w]);
+        move_bounds(window, found[first], found.back(), scores, margin, bounds + 2 * w);
     }
-    return true;
+    return found;
 }
 
 // `pauc.selection.dispersion`: the difference, 0 where it is within rounding of the two.
 template <typename T>
 T dispersion(T upper, T lower) {
     const T spread = upper - lower;
-    const T rounding = 4 * std::numeric_limits<T>::epsilon() * std::max(std::abs(upper), std::abs(lower));
+    const T rounding =
+        4 * std::numeric_limits<T>::epsilon() * std::max(std::abs(upper), std::abs(lower));
     return spread <= rounding && std::isfinite(rounding) ? 0 : spread;
 }
 
 template <typename T>
-Band<T> make_band(const Step<T>& s, std::vector<T>& quantiles) {
+Band<T> make_band(const Step<T>& s, const std::vector<T>& quantiles) {
     const auto knots_end = quantiles.begin() + s.num_knots;
     T spread = 1;
     if (s.scale == IQR) spread = dispersion(knots_end[0], knots_end[1]);
     if (s.scale == BAND) spread = dispersion(quantiles[0], knots_end[-1]);
-    Band<T> band{{quantiles.begin(), knots_end}, static_cast<T>(s.temperature) * spread, false, false};
+    Band<T> band{
+        {quantiles.begin(), knots_end}, static_cast<T>(s.temperature) * spread, false, false
+    };
     band.degenerate = band.tau <= std::numeric_limits<T>::min();
     band.defined = !band.degenerate;
     return band;

@@ -18,7 +18,7 @@ constexpr double WIDEST = 30;      // band whose exponentials, and products of t
 constexpr double FAR_ABOVE = 60;   // from here on a link is 1
 constexpr double FAR_BELOW = -16;  // down to here, exp(-u) is that of two numbers in range
 constexpr double MOST_PRODUCT = 1e240;  // three more terms of up to exp(WIDEST - FAR_BELOW) fit
-constexpr int NODES_PER_TAU = 5;   // between them, cubic interpolation errs by 5e-7 at most
+constexpr int NODES_PER_TAU = 5;        // between them, cubic interpolation errs by 5e-7 at most
 
 struct Link {
     double value, slope;
@@ -93,7 +93,9 @@ class PairSums {
 
     static T falling(T u) { return std::exp(-std::min(u, static_cast<T>(FAR_ABOVE))); }
 
-    size_t nodes() const { return static_cast<size_t>((width_ - 2 * FAR_BELOW) * NODES_PER_TAU) + 2; }
+    size_t nodes() const {
+        return static_cast<size_t>((width_ - 2 * FAR_BELOW) * NODES_PER_TAU) + 2;
+    }
 
     Link add_singly(T score, T weight) {
         Link total{0, 0};
@@ -162,7 +164,9 @@ class PairSums {
     std::vector<Link> tabulate() const {
         std::vector<Link> table;
         for (size_t k = 0; k < nodes(); ++k)
-            table.push_back(sum(falling(static_cast<T>(FAR_BELOW + static_cast<double>(k) / NODES_PER_TAU))));
+            table.push_back(
+                sum(falling(static_cast<T>(FAR_BELOW + static_cast<double>(k) / NODES_PER_TAU)))
+            );
         return table;
     }
 
@@ -170,7 +174,8 @@ class PairSums {
         const double place = (u - FAR_BELOW) * NODES_PER_TAU;
         // Further below, links are straight lines, of which the sigmoid's is 0; above, they are 1.
         if (place < 0) return logistic_ ? table[0].value + table[0].slope * (u - FAR_BELOW) : 0;
-        if (place >= static_cast<double>(table.size() - 1)) return static_cast<double>(score_.size());
+        if (place >= static_cast<double>(table.size() - 1))
+            return static_cast<double>(score_.size());
         const size_t k = static_cast<size_t>(place);
         const double t = place - static_cast<double>(k), rest = 1 - t;
         const Link &a = table[k], &b = table[k + 1];

@@ -68,10 +68,10 @@ struct Class {
 // The rows of batch and queue, sorted by class.
 template <typename T>
 struct Rows {
-    std::vector<int32_t> own;        // class after class; the positives, if there is one class
-    std::vector<int32_t> start;      // [classes + 1] where a class's begin
-    std::vector<int32_t> others;     // not iid
-    std::vector<T> columns;          // [classes, rows], the batch's scores; empty for one class
+    std::vector<int32_t> own;     // class after class; the positives, if there is one class
+    std::vector<int32_t> start;   // [classes + 1] where a class's begin
+    std::vector<int32_t> others;  // not iid
+    std::vector<T> columns;       // [classes, rows], the batch's scores; empty for one class
 };
 
 inline int64_t count_outside(const int64_t* targets, Size count, int64_t end) {
@@ -113,9 +113,7 @@ inline void append_positives(
 }
 
 // Adds the rows that are not iid, as rows from `offset` on. There are none nearly always.
-inline void append_others(
-    const bool* iid, Size count, Size offset, std::vector<int32_t>& into
-) {
+inline void append_others(const bool* iid, Size count, Size offset, std::vector<int32_t>& into) {
     const bool* at = iid;
     while ((at = static_cast<const bool*>(std::memchr(at, 0, iid + count - at)))) {
         into.push_back(static_cast<int32_t>(offset + (at - iid)));
@@ -165,7 +163,9 @@ Rows<T> sort_rows(const Step<T>& s) {
 
 // Returns a class; `hidden` is where its rows are put together, if they must be.
 template <typename T>
-Class<T> make_class(const Step<T>& s, const Rows<T>& rows, Size index, std::vector<int32_t>& hidden) {
+Class<T> make_class(
+    const Step<T>& s, const Rows<T>& rows, Size index, std::vector<int32_t>& hidden
+) {
     const int32_t* own = rows.own.data();
     Class<T> c{
         static_cast<int32_t>(index),

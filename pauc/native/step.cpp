@@ -53,7 +53,44 @@ void write_class(
     const double live = static_cast<double>(negatives.row.size());
     const double of_negative = -steep * ratio(number, live, s);
     for (size_t j = 0; j < negatives.row.size(); ++j)
-        s.gradient[negatives.row[j] * s.classes + c] = static_cast<T>(of_negative * sums.negative[j]);
+        s.gradient[negatives.row[j] * s.classes + c] =
+            static_cast<T>(of_negative * sums.negative[j]);
+}
+
+// What one class leaves to the next.
+template <typename T>
+struct Memory {
+    Windows<T> windows;           // for their room
+    std::vector<int32_t> hidden;  // likewise
+    double pairs = 0;             // that have been looked at
+};
+
+// False where there are scores without an order, or too many pairs.
+template <typename T>
+inline bool take_class(const Step<T>& s, const Rows<T>& rows, int32_t index, Memory<T>& memory) {
+    const Class<T> c = make_class(s, rows, index, memory.hidden);
+    s.losses[index] = 0;
+    s.valid[index] = s.degenerate[index] = false;
+    s.ref_count[index] = s.rows + s.fill - (c.hidden.end - c.hidden.begin);
+    if (s.ref_count[index] == 0) return true;
+    const int64_t last = s.ref_count[index] - 1;
+    if (!find_scores(s, c, last, memory.windows)) return false;
+    const Band<T> band = make_band(s, take_quantiles(s, c, last, memory.windows));
+    s.degenerate[index] = !band.defined;
+    const Positives<T> positives = gather_positives(s, c);
+    if (!band.defined || !(positives.total > 0)) return true;
+    if (s.surrogate == TRAPEZOID) {
+        write_class(s, index, band, positives, {}, trapezoid_sums(positives, band), 1);
+        return true;
+    }
+    const Negatives<T> negatives = gather_negatives(s, c, band, memory.windows.window[0]);
+    if (negatives.score.empty()) return true;
+    PairSums<T> links(negatives, band, s.surrogate == LOGISTIC);
+    memory.pairs += links.cost(positives.live, positives.score.size() - positives.live);
+    if (memory.pairs > MOST_PAIRS) return false;
+    const Sums<T> sums = pair_sums(positives, links);
+    write_class(s, index, band, positives, negatives, sums, negatives.score.size());
+    return true;
 }
 
 // False where the values are for other code to sort out; then nothing written is of use but bounds.
@@ -62,33 +99,9 @@ inline bool take_step(const Step<T>& s) {
     if (!is_regular(s)) return false;
     if (s.entropy) write_entropy(s);
     const Rows<T> rows = sort_rows(s);
-    Window<T> windows[MAX_WINDOWS];
-    std::vector<T> quantiles;
-    std::vector<int32_t> hidden;
-    double pairs = 0;
-    for (int32_t c = 0; c < s.classes; ++c) {
-        const Class<T> own = make_class(s, rows, c, hidden);
-        s.losses[c] = 0;
-        s.valid[c] = s.degenerate[c] = false;
-        s.ref_count[c] = s.rows + s.fill - (own.hidden.end - own.hidden.begin);
-        if (s.ref_count[c] == 0) continue;
-        if (!find_quantiles(s, own, s.ref_count[c], windows, quantiles)) return false;
-        const Band<T> band = make_band(s, quantiles);
-        s.degenerate[c] = !band.defined;
-        const Positives<T> positives = gather_positives(s, own);
-        if (!band.defined || !(positives.total > 0)) continue;
-        if (s.surrogate == TRAPEZOID) {
-            write_class(s, c, band, positives, {}, trapezoid_sums(positives, band), 1);
-            continue;
-        }
-        const Negatives<T> negatives = gather_negatives(s, own, band, windows[0]);
-        if (negatives.score.empty()) continue;
-        PairSums<T> links(negatives, band, s.surrogate == LOGISTIC);
-        pairs += links.cost(positives.live, positives.score.size() - positives.live);
-        if (pairs > MOST_PAIRS) return false;
-        const Sums<T> sums = pair_sums(positives, links);
-        write_class(s, c, band, positives, negatives, sums, negatives.score.size());
-    }
+    Memory<T> memory{Windows<T>(s), {}};
+    for (int32_t index = 0; index < s.classes; ++index)
+        if (!take_class(s, rows, index, memory)) return false;
     return true;
 }
 
@@ -124,12 +137,12 @@ bool parse(PyObject* arguments, Step<T>& s, std::vector<double>& levels) {
     Address bounds, losses, valid, degenerate, ref_count, gradient;
     Address entropy, residual;
     if (!PyArg_ParseTuple(
-            arguments, "p(nnnn)(iiippd)O(KKKK)(KKKK)K(KKKKKKK):step", &wide,  //
-            &s.rows, &s.classes, &s.size, &s.fill,                                      //
+            arguments, "p(nnnn)(iiippd)O(KKKK)(KKKK)K(KKKKKKK):step", &wide,                //
+            &s.rows, &s.classes, &s.size, &s.fill,                                          //
             &s.surrogate, &s.scale, &s.interpolation, &s.pool_numerator, &s.live_gradient,  //
-            &s.temperature, &list,                                                      //
-            &logits, &targets, &iid, &weight,                                           //
-            &held_scores, &held_targets, &held_iid, &held_weight, &bounds,              //
+            &s.temperature, &list,                                                          //
+            &logits, &targets, &iid, &weight,                                               //
+            &held_scores, &held_targets, &held_iid, &held_weight, &bounds,                  //
             &losses, &valid, &degenerate, &ref_count, &gradient, &entropy, &residual
         ))
         return false;
@@ -175,7 +188,8 @@ PyObject* parse_and_run(PyObject* arguments) {
 PyObject* step(PyObject*, PyObject* arguments) {
     PyObject* wide = PyTuple_GetItem(arguments, 0);
     if (!wide) return nullptr;
-    return PyObject_IsTrue(wide) ? parse_and_run<double>(arguments) : parse_and_run<float>(arguments);
+    return PyObject_IsTrue(wide) ? parse_and_run<double>(arguments)
+                                 : parse_and_run<float>(arguments);
 }
 
 PyMethodDef methods[] = {
@@ -183,9 +197,13 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_native", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr
+};
 
 }  // namespace
 }  // namespace pauc
 
-PyMODINIT_FUNC PyInit__native(void) { return PyModule_Create(&pauc::module); }
+PyMODINIT_FUNC PyInit__native(void) {
+    return PyModule_Create(&pauc::module);
+}

@@ -28,7 +28,7 @@ struct Negatives {
 // Sums over positives and negatives of one class. Slopes are by a score in units of tau.
 template <typename T>
 struct Sums {
-    double value = 0;       // of the weighted contributions
+    double value = 0;         // of the weighted contributions
     std::vector<T> positive;  // by each live positive's score, unweighted
     std::vector<T> negative;  // by each live negative's score, with the opposite sign
 };
