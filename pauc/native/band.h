@@ -33,21 +33,16 @@ struct Band {
     bool defined, degenerate;
 };
 
-template <typename T>
-int count_above(const T* value, T bound) {
-    int count = 0;
-    for (int j = 0; j < BLOCK; ++j) count += value[j] > bound;
-    return count;
-}
-
 // Calls `visit(j, is_between)` for scores of a block among which are all those in (low, high], and
 // returns how many are above.
 template <typename T, typename Visit>
 int visit_between(const T* value, T low, T high, const Visit& visit) {
-    const int above = count_above(value, high);
-    if (count_above(value, low) == above) return above;
     uint8_t between[BLOCK];
-    for (int j = 0; j < BLOCK; ++j) between[j] = (value[j] > low) & !(value[j] > high);
+    int above = 0;
+    for (int j = 0; j < BLOCK; ++j) {
+        above += value[j] > high;
+        between[j] = (value[j] > low) & !(value[j] > high);
+    }
     for (int first = 0; first < BLOCK; first += 8) {
         uint64_t some;  // of eight; there is rarely one
         std::memcpy(&some, between + first, sizeof some);

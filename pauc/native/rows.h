@@ -20,7 +20,7 @@ enum Scale { IQR = 0, BAND = 1, UNIT = 2 };
 enum Interpolation { LINEAR = 0, LOWER = 1, HIGHER = 2, NEAREST = 3, MIDPOINT = 4 };
 
 constexpr int MAX_WINDOWS = 3;  // around the band, and around each quartile
-constexpr int BLOCK = 64;       // scores that are looked at together
+constexpr int BLOCK = 128;      // scores that are looked at together
 
 template <typename T>
 struct Step {
