@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <vector>
 
 #include "band.h"
@@ -19,6 +20,8 @@ constexpr double FAR_ABOVE = 60;   // from here on a link is 1
 constexpr double FAR_BELOW = -16;  // down to here, exp(-u) is that of two numbers in range
 constexpr double MOST_PRODUCT = 1e240;  // three more terms of up to exp(WIDEST - FAR_BELOW) fit
 constexpr int NODES_PER_TAU = 5;        // between them, cubic interpolation errs by 5e-7 at most
+
+constexpr double NOT_YET = std::numeric_limits<double>::quiet_NaN();
 
 struct Link {
     double value, slope;
@@ -72,10 +75,10 @@ class PairSums {
             for (size_t i = 0; i < count; ++i) total += weight[i] * add(score[i], weight[i]).value;
             return total;
         }
-        const std::vector<Link> table = tabulate();
+        table_.assign(nodes(), {NOT_YET, NOT_YET});
         for (size_t i = 0; i < count; ++i) {
             const T u = (score[i] - origin_) / tau_;
-            total += weight[i] * look_up(table, u);
+            total += weight[i] * look_up(u);
             pull_negatives(falling(u), weight[i]);
         }
         return total;
@@ -88,6 +91,7 @@ class PairSums {
   private:
     const std::vector<T>& score_;
     std::vector<T> by_negative_, rising_;
+    std::vector<Link> table_;
     T origin_, tau_, width_;
     bool logistic_;
 
@@ -160,25 +164,23 @@ class PairSums {
         return total;
     }
 
-    // Sums from FAR_BELOW the band to as far above it.
-    std::vector<Link> tabulate() const {
-        std::vector<Link> table;
-        for (size_t k = 0; k < nodes(); ++k)
-            table.push_back(
-                sum(falling(static_cast<T>(FAR_BELOW + static_cast<double>(k) / NODES_PER_TAU)))
-            );
-        return table;
+    // A sum of the table, which goes from FAR_BELOW the band to as far above it.
+    const Link& node(size_t k) {
+        if (std::isnan(table_[k].value))
+            table_[k] =
+                sum(falling(static_cast<T>(FAR_BELOW + static_cast<double>(k) / NODES_PER_TAU)));
+        return table_[k];
     }
 
-    double look_up(const std::vector<Link>& table, double u) const {
+    double look_up(double u) {
         const double place = (u - FAR_BELOW) * NODES_PER_TAU;
         // Further below, links are straight lines, of which the sigmoid's is 0; above, they are 1.
-        if (place < 0) return logistic_ ? table[0].value + table[0].slope * (u - FAR_BELOW) : 0;
-        if (place >= static_cast<double>(table.size() - 1))
+        if (place < 0) return logistic_ ? node(0).value + node(0).slope * (u - FAR_BELOW) : 0;
+        if (place >= static_cast<double>(table_.size() - 1))
             return static_cast<double>(score_.size());
         const size_t k = static_cast<size_t>(place);
         const double t = place - static_cast<double>(k), rest = 1 - t;
-        const Link &a = table[k], &b = table[k + 1];
+        const Link &a = node(k), &b = node(k + 1);
         return rest * rest * ((1 + 2 * t) * a.value + t * a.slope / NODES_PER_TAU) +
                t * t * ((1 + 2 * rest) * b.value - rest * b.slope / NODES_PER_TAU);
     }
