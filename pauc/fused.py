@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn import Parameter
 
 from pauc.attach import Gradients, attach
@@ -106,6 +107,7 @@ def _serves(rows: tuple[Any, ...], queue: QueueState, config: PAUCConfig) -> boo
         _native is not None
         and not torch.compiler.is_compiling()
         and all(_has_memory(part) for part in (*rows, *queue) if part is not None)
+        and not _is_dual(logits)
         and logits.ndim == 2
         and logits.is_floating_point()
         and compute_dtype(logits) == queue.scores.dtype
@@ -127,6 +129,11 @@ def _has_memory(part: Any) -> bool:
     except RuntimeError:  # a wrapper of torch.func, which there is no public way to ask for
         return False
     return True
+
+
+def _is_dual(logits: Tensor) -> bool:
+    """Return whether forward-mode derivatives are wanted, which are the other path's."""
+    return unpack_dual(logits).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def _is_sound(queue: QueueState) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from pauc import PAUCAtBudgetLoss
 from pauc.attach import Gradients, attach
@@ -47,3 +48,21 @@ def test_torch_func_takes_the_gradient_of_a_module_at_rest(surrogate):
     assert leaf.grad is not None
     assert leaf.grad.any()
     torch.testing.assert_close(torch.func.grad(module)(logits, targets), leaf.grad)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own
+@pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
+def test_forward_mode_derivatives_are_those_of_backward(surrogate):
+    g = torch.Generator().manual_seed(0)
+    module = PAUCAtBudgetLoss(1, surrogate=surrogate, queue_size=256, beta=0.1)
+    logits, targets = torch.randn(64, 1, generator=g), torch.arange(64) % 3 // 2
+    module(logits, targets)
+    module.eval()
+    direction = torch.randn(64, 1, generator=g)
+    with forward_ad.dual_level():
+        value = module(forward_ad.make_dual(logits, direction), targets)
+        tangent = forward_ad.unpack_dual(value).tangent
+    leaf = logits.clone().requires_grad_()
+    module(leaf, targets).backward()
+    assert tangent is not None
+    torch.testing.assert_close(tangent.float(), (leaf.grad * direction).sum())

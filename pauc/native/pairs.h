@@ -16,7 +16,6 @@ namespace pauc {
 constexpr double LOG2 = 0.69314718055994530942;
 // Distances in units of tau, from the band's lower edge.
 constexpr double WIDEST = 30;      // band whose exponentials, and products of two, are in range
-constexpr double FAR_ABOVE = 60;   // from here on a link is 1
 constexpr double FAR_BELOW = -16;  // down to here, exp(-u) is that of two numbers in range
 constexpr double MOST_PRODUCT = 1e240;  // three more terms of up to exp(WIDEST - FAR_BELOW) fit
 constexpr int NODES_PER_TAU = 5;        // between them, cubic interpolation errs by 5e-7 at most
@@ -63,7 +62,7 @@ class PairSums {
     Link add(T score, T weight) {
         const T u = (score - origin_) / tau_;
         if (rising_.empty() || (logistic_ && u < FAR_BELOW)) return add_singly(score, weight);
-        const T fall = falling(u);
+        const T fall = std::exp(-u);
         pull_negatives(fall, weight);
         return sum(fall);
     }
@@ -79,7 +78,7 @@ class PairSums {
         for (size_t i = 0; i < count; ++i) {
             const T u = (score[i] - origin_) / tau_;
             total += weight[i] * look_up(u);
-            pull_negatives(falling(u), weight[i]);
+            pull_negatives(std::exp(-u), weight[i]);
         }
         return total;
     }
@@ -95,7 +94,8 @@ class PairSums {
     T origin_, tau_, width_;
     bool logistic_;
 
-    static T falling(T u) { return std::exp(-std::min(u, static_cast<T>(FAR_ABOVE))); }
+    // Instead of an infinite z, where the sigmoid and its slope are 0.
+    static constexpr T GREATEST = static_cast<T>(1e30);
 
     size_t nodes() const {
         return static_cast<size_t>((width_ - 2 * FAR_BELOW) * NODES_PER_TAU) + 2;
@@ -116,8 +116,8 @@ class PairSums {
     void pull_negatives(T fall, T weight) {
         const T unit = logistic_ ? weight / static_cast<T>(LOG2) : weight;
         for (size_t j = 0; j < by_negative_.size(); ++j) {
-            const T z = std::min(fall * rising_[j], T(1e30)), soft = 1 / (1 + z);
-            by_negative_[j] += unit * z * soft * (logistic_ ? T(1) : soft);
+            const T z = fall * rising_[j], finite = std::min(z, GREATEST), soft = 1 / (1 + z);
+            by_negative_[j] += unit * (logistic_ ? finite / (1 + finite) : soft * (finite * soft));
         }
     }
 
@@ -128,16 +128,16 @@ class PairSums {
         if (logistic_) {
 #pragma omp simd reduction(+ : slope)
             for (size_t j = 0; j < count; ++j) {
-                const T z = std::min(fall * rising[j], T(1e30));
+                const T z = fall * rising[j];
                 slope += z / (1 + z);
             }
             return {count - log_of_product(fall) / LOG2, slope / LOG2};
         }
 #pragma omp simd reduction(+ : value, slope)
         for (size_t j = 0; j < count; ++j) {
-            const T z = std::min(fall * rising[j], T(1e30)), soft = 1 / (1 + z);
+            const T z = fall * rising[j], soft = 1 / (1 + z);
             value += soft;
-            slope += z * soft * soft;
+            slope += soft * (std::min(z, GREATEST) * soft);
         }
         return {value, slope};
     }
@@ -168,7 +168,7 @@ class PairSums {
     const Link& node(size_t k) {
         if (std::isnan(table_[k].value))
             table_[k] =
-                sum(falling(static_cast<T>(FAR_BELOW + static_cast<double>(k) / NODES_PER_TAU)));
+                sum(std::exp(-static_cast<T>(FAR_BELOW + static_cast<double>(k) / NODES_PER_TAU)));
         return table_[k];
     }
 
