@@ -5,13 +5,12 @@ on plain batches and on those of `BandSampler`: same first weights, optimizer an
 Out come a table and a picture of the ROC curves.
 
     pip install ".[examples]"
-    python examples/quickstart.py                # two minutes on 2 CPU cores, no download
+    python examples/quickstart.py                # a minute on 2 CPU cores, no download
     python examples/quickstart.py --quick        # a few seconds; too short to compare losses
     python examples/quickstart.py --defaults     # also the loss's own defaults, alone: they lose
 
 The best epoch is chosen on validation rows; test rows only report. README.md has the figures of
-three seeds. Steps are equal, time is not: beside so small a model the loss makes a step two to
-three times as long.
+three seeds. Steps are equal, time is not: the loss makes a step of so small a model a fifth longer.
 """
 
 from __future__ import annotations

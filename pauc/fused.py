@@ -193,8 +193,9 @@ def _call(batch: Batch, queue: QueueState, bounds: Tensor, config: PAUCConfig) -
     """
     n_knots = config.n_knots if config.surrogate == "trapezoid" else 2
     levels = [float(level) for level in knot_levels(config.alpha, config.beta, n_knots)]
-    logits = batch.logits.detach().contiguous()
-    columns = tuple(part.contiguous() for part in batch[1:4])
+    # A negation may be pending in a view.
+    logits = batch.logits.detach().resolve_neg().contiguous()
+    columns = tuple(part.resolve_neg().contiguous() for part in batch[1:4])
     rows, classes = logits.shape
     found = _Found(
         losses=logits.new_empty(classes),
