@@ -111,7 +111,7 @@ def _serves(rows: tuple[Any, ...], queue: QueueState, config: PAUCConfig) -> boo
         and logits.ndim == 2
         and logits.is_floating_point()
         and compute_dtype(logits) == queue.scores.dtype
-        and 0 < logits.shape[0] <= queue.weight.shape[0]
+        and logits.shape[0] > 0
         and not queue.multilabel
         and _is_sound(queue)
         and config.max_pool_size is None
@@ -228,16 +228,24 @@ def _call(batch: Batch, queue: QueueState, bounds: Tensor, config: PAUCConfig) -
 
 def _outcome(
     batch: Batch, found: _Found, queue: QueueState, config: PAUCConfig
-) -> tuple[PAUCTerms, Entry]:
+) -> tuple[PAUCTerms, Entry | None]:
     loss, per_class = reduce_losses(found.losses, found.valid, config)
     loss = blend(loss, found.entropy, config)
     if torch.is_grad_enabled() and batch.logits.requires_grad:
         loss, per_class = attach(batch.logits, loss, per_class, _gradients(found, config))
-    entry = Entry(
-        batch.logits.detach().T, batch.targets, batch.iid, batch.weight, int(queue.cursor)
-    )
-    terms = PAUCTerms(loss, per_class, found.valid, found.degenerate, found.ref_count, {}, queue)
-    return terms, entry
+    size = queue.weight.shape[0]
+    after = queue if size > 0 else queue._replace(step=queue.step + 1)
+    terms = PAUCTerms(loss, per_class, found.valid, found.degenerate, found.ref_count, {}, after)
+    return terms, _entry(batch, queue) if size > 0 else None
+
+
+def _entry(batch: Batch, queue: QueueState) -> Entry:
+    """Return the newest rows that fit."""
+    beyond = batch.weight.shape[0] - queue.weight.shape[0]
+    if beyond > 0:
+        batch = Batch(*(part[beyond:] for part in batch))
+    scores = batch.logits.detach().T
+    return Entry(scores, batch.targets, batch.iid, batch.weight, int(queue.cursor))
 
 
 def _gradients(found: _Found, config: PAUCConfig) -> Gradients:

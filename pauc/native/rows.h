@@ -114,6 +114,7 @@ inline void append_positives(
 
 // Adds the rows that are not iid, as rows from `offset` on. There are none nearly always.
 inline void append_others(const bool* iid, Size count, Size offset, std::vector<int32_t>& into) {
+    if (count == 0) return;  // there may be no address
     const bool* at = iid;
     while ((at = static_cast<const bool*>(std::memchr(at, 0, iid + count - at)))) {
         into.push_back(static_cast<int32_t>(offset + (at - iid)));
