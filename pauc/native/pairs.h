@@ -29,9 +29,11 @@ struct Link {
 // The link of a positive `u` units of tau above a negative.
 template <typename T>
 Link link_of(T u, bool logistic) {
-    const T small = std::exp(-std::abs(u)), soft = (u >= 0 ? T(1) : small) / (1 + small);
-    if (!logistic) return {soft, small / ((1 + small) * (1 + small))};
-    return {1 - (std::max(-u, T(0)) + std::log1p(small)) / LOG2, (1 - soft) / LOG2};
+    const T small = std::exp(-std::abs(u));
+    const T soft = (u >= 0 ? T(1) : small) / (1 + small),
+            rest = (u >= 0 ? small : T(1)) / (1 + small);
+    if (!logistic) return {soft, soft * rest};
+    return {1 - (std::max(-u, T(0)) + std::log1p(small)) / LOG2, rest / LOG2};
 }
 
 template <typename T>
@@ -43,42 +45,50 @@ class PairSums {
           by_negative_(negatives.row.size()),
           origin_(band.knots.back()),
           tau_(band.tau),
-          width_((band.knots.front() - origin_) / tau_),
           logistic_(logistic) {
-        if (!(width_ <= WIDEST)) return;
-        // exp(-u) is the product of a factor for either score, so that a pair needs no exponential.
-        for (T score : score_) rising_.push_back(std::exp((score - origin_) / tau_));
+        for (size_t j = 0; j < score_.size(); ++j) {
+            const T u = (score_[j] - origin_) / tau_;
+            if (!(u <= WIDEST)) {
+                far_.push_back(j);
+                continue;
+            }
+            if (j < by_negative_.size()) live_.push_back(j);
+            // exp(-u) is the product of a factor for either score: a pair needs no exponential.
+            rising_.push_back(std::exp(u));
+            width_ = std::max(width_, u);
+        }
     }
 
     // About how many pairs `add` and `add_many` look at.
     double cost(size_t live, size_t others) const {
-        const double count = score_.size();
-        if (rising_.empty()) return 16 * count * (live + others);
-        if (others <= nodes()) return count * (live + others);
-        return count * (live + nodes()) + static_cast<double>(by_negative_.size()) * others;
+        const double near = static_cast<double>(rising_.size());
+        const double singly = 16.0 * static_cast<double>(far_.size() * (live + others));
+        if (others <= nodes()) return near * (live + others) + singly;
+        return near * (live + nodes()) + static_cast<double>(live_.size() * others) + singly;
     }
 
     // The sum for a positive, and its slope by the positive's score in units of tau.
     Link add(T score, T weight) {
         const T u = (score - origin_) / tau_;
-        if (rising_.empty() || (logistic_ && u < FAR_BELOW)) return add_singly(score, weight);
+        if (logistic_ && u < FAR_BELOW) return add_singly(score, weight);
         const T fall = std::exp(-u);
         pull_negatives(fall, weight);
-        return sum(fall);
+        const Link near = sum(fall), far = add_far(score, weight);
+        return {near.value + far.value, near.slope + far.slope};
     }
 
     // The sum of the weighted sums for many positives.
     double add_many(const T* score, const T* weight, size_t count) {
         double total = 0;
-        if (rising_.empty() || count <= nodes()) {
+        if (count <= nodes()) {
             for (size_t i = 0; i < count; ++i) total += weight[i] * add(score[i], weight[i]).value;
             return total;
         }
         table_.assign(nodes(), {NOT_YET, NOT_YET});
         for (size_t i = 0; i < count; ++i) {
             const T u = (score[i] - origin_) / tau_;
-            total += weight[i] * look_up(u);
             pull_negatives(std::exp(-u), weight[i]);
+            total += weight[i] * (look_up(u) + add_far(score[i], weight[i]).value);
         }
         return total;
     }
@@ -89,9 +99,10 @@ class PairSums {
 
   private:
     const std::vector<T>& score_;
-    std::vector<T> by_negative_, rising_;
+    std::vector<T> by_negative_, rising_;  // rising: of the negatives that are not far
+    std::vector<size_t> live_, far_;       // the first of those, live; those beyond WIDEST
     std::vector<Link> table_;
-    T origin_, tau_, width_;
+    T origin_, tau_, width_ = 0;
     bool logistic_;
 
     // Instead of an infinite z, where the sigmoid and its slope are 0.
@@ -101,23 +112,32 @@ class PairSums {
         return static_cast<size_t>((width_ - 2 * FAR_BELOW) * NODES_PER_TAU) + 2;
     }
 
+    void add_pair(size_t j, T score, T weight, Link& total) {
+        const Link one = link_of((score - score_[j]) / tau_, logistic_);
+        total.value += one.value;
+        total.slope += one.slope;
+        if (j < by_negative_.size()) by_negative_[j] += weight * static_cast<T>(one.slope);
+    }
+
     Link add_singly(T score, T weight) {
         Link total{0, 0};
-        for (size_t j = 0; j < score_.size(); ++j) {
-            const Link one = link_of((score - score_[j]) / tau_, logistic_);
-            total.value += one.value;
-            total.slope += one.slope;
-            if (j < by_negative_.size()) by_negative_[j] += weight * static_cast<T>(one.slope);
-        }
+        for (size_t j = 0; j < score_.size(); ++j) add_pair(j, score, weight, total);
+        return total;
+    }
+
+    Link add_far(T score, T weight) {
+        Link total{0, 0};
+        for (size_t j : far_) add_pair(j, score, weight, total);
         return total;
     }
 
     // With z = exp(-u), the sigmoid is 1 / (1 + z), the logistic link 1 - log2(1 + z).
     void pull_negatives(T fall, T weight) {
         const T unit = logistic_ ? weight / static_cast<T>(LOG2) : weight;
-        for (size_t j = 0; j < by_negative_.size(); ++j) {
-            const T z = fall * rising_[j], finite = std::min(z, GREATEST), soft = 1 / (1 + z);
-            by_negative_[j] += unit * (logistic_ ? finite / (1 + finite) : soft * (finite * soft));
+        for (size_t k = 0; k < live_.size(); ++k) {  // the first of those that are not far
+            const T z = fall * rising_[k], finite = std::min(z, GREATEST), soft = 1 / (1 + z);
+            by_negative_[live_[k]] +=
+                unit * (logistic_ ? finite / (1 + finite) : soft * (finite * soft));
         }
     }
 
@@ -177,7 +197,7 @@ class PairSums {
         // Further below, links are straight lines, of which the sigmoid's is 0; above, they are 1.
         if (place < 0) return logistic_ ? node(0).value + node(0).slope * (u - FAR_BELOW) : 0;
         if (place >= static_cast<double>(table_.size() - 1))
-            return static_cast<double>(score_.size());
+            return static_cast<double>(rising_.size());
         const size_t k = static_cast<size_t>(place);
         const double t = place - static_cast<double>(k), rest = 1 - t;
         const Link &a = node(k), &b = node(k + 1);
