@@ -102,11 +102,16 @@ def _serves(rows: tuple[Any, ...], queue: QueueState, config: PAUCConfig) -> boo
 
     Nothing has been checked yet: what is no batch is for the other path to refuse.
     """
-    logits = rows[0]
+    logits, targets, *optional = rows
+    given = [part for part in optional if part is not None]
     return (
         _native is not None
         and not torch.compiler.is_compiling()
-        and all(_has_memory(part) for part in (*rows, *queue) if part is not None)
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and all(_has_memory(part) for part in (logits, targets, *given, *queue))
+        # Under a transform of torch.func that is not about these, what is made is a wrapper, too.
+        and _has_memory(logits.new_empty(1))
+        and not any(isinstance(option, Tensor) for option in config)
         and not _is_dual(logits)
         and logits.ndim == 2
         and logits.is_floating_point()
@@ -125,10 +130,9 @@ def _has_memory(part: Any) -> bool:
     if type(part) not in (Tensor, Parameter) or part.device.type != "cpu":
         return False
     try:
-        part.data_ptr()
+        return bool(part.data_ptr() != 0 or part.numel() == 0)
     except RuntimeError:  # a wrapper of torch.func, which there is no public way to ask for
         return False
-    return True
 
 
 def _is_dual(logits: Tensor) -> bool:
@@ -145,7 +149,7 @@ def _is_sound(queue: QueueState) -> bool:
         and queue.weight.dtype == queue.scores.dtype
         and all(part.shape == size for part in queue[1:4])
         and all(part.is_contiguous() for part in queue[:4])
-        and int(queue.fill) <= size[0]
+        and 0 <= int(queue.fill) <= size[0]
     )
 
 
@@ -171,7 +175,7 @@ def _batch_as_it_is(
     is_class = 0 <= config.ignore_index < max(logits.shape[1], 2)
     if targets.dtype != torch.int64 or is_class or not weight_fits:
         return None
-    ones = torch.ones(logits.shape[0], dtype=torch.bool)
+    ones = logits.new_ones(logits.shape[0], dtype=torch.bool)
     return Batch(
         logits.to(dtype),
         targets.reshape(-1),
@@ -245,7 +249,9 @@ def _entry(batch: Batch, queue: QueueState) -> Entry:
     if beyond > 0:
         batch = Batch(*(part[beyond:] for part in batch))
     scores = batch.logits.detach().T
-    return Entry(scores, batch.targets, batch.iid, batch.weight, int(queue.cursor))
+    return Entry(
+        scores, batch.targets, batch.iid, batch.weight, int(queue.cursor) % queue.weight.shape[0]
+    )
 
 
 def _gradients(found: _Found, config: PAUCConfig) -> Gradients:
@@ -255,4 +261,4 @@ def _gradients(found: _Found, config: PAUCConfig) -> Gradients:
         weight /= max(int(found.valid.sum()), 1)
         bce_weight /= len(found.losses)
     direct = None if found.residual is None else found.residual.mul_(bce_weight)
-    return Gradients(found.gradient, weight, direct)
+    return Gradients(found.gradient, found.valid, weight, direct)

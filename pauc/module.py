@@ -192,7 +192,8 @@ class PAUCAtBudgetLoss(QueuedLoss):
             diagnostics=diagnostics,
             **side,
         )
-        self._advance = None if entry is None else _Advance(queue, entry)
+        moves = self.training or self.update_queue_in_eval
+        self._advance = _Advance(queue, entry) if moves and entry is not None else None
         return terms
 
     def _store(self, state: QueueState) -> None:

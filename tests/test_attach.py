@@ -13,10 +13,9 @@ from pauc.attach import Gradients, attach
 def test_a_gradient_may_be_asked_of_the_loss_its_parts_or_both():
     logits = torch.randn(5, 3, requires_grad=True)
     per_class, direct = torch.randn(5, 3), torch.randn(5, 3)
+    gradients = Gradients(per_class, torch.ones(3, dtype=torch.bool), 0.5, direct)
     for of_loss, of_parts in ((2.0, None), (None, 3.0), (2.0, 3.0)):
-        loss, parts = attach(
-            logits, torch.zeros(()), torch.zeros(3), Gradients(per_class, 0.5, direct)
-        )
+        loss, parts = attach(logits, torch.zeros(()), torch.zeros(3), gradients)
         outputs = [(loss, of_loss), (parts, of_parts)]
         asked = [(value, torch.full_like(value, by)) for value, by in outputs if by is not None]
         values, factors = zip(*asked, strict=True)
@@ -66,3 +65,28 @@ def test_forward_mode_derivatives_are_those_of_backward(surrogate):
     module(leaf, targets).backward()
     assert tangent is not None
     torch.testing.assert_close(tangent.float(), (leaf.grad * direction).sum())
+
+
+def test_what_is_nan_in_an_invalid_class_stays_there():
+    logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = PAUCAtBudgetLoss(3, queue_size=0, beta=0.5, reduction="none")
+    (loss(logits, torch.arange(60) % 2) ** 2).nansum().backward()  # no row is of class 2
+    assert logits.grad[:, 0].any()
+    assert not logits.grad[:, 2].any()
+
+
+def test_a_weight_of_the_loss_has_no_silent_second_derivative():
+    logits, weight = torch.randn(60, 1, requires_grad=True), torch.tensor(2.0, requires_grad=True)
+    value = weight * PAUCAtBudgetLoss(1, beta=0.5)(logits, torch.arange(60) % 2)
+    (gradient,) = torch.autograd.grad(value, logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        torch.autograd.grad(gradient.square().sum(), weight)
+
+
+def test_logits_may_change_once_the_loss_is_there():
+    features, factor = torch.randn(60, 1), torch.ones(1, requires_grad=True)
+    logits = features * factor
+    value = PAUCAtBudgetLoss(1, beta=0.5)(logits, torch.arange(60) % 2)
+    logits.detach().sigmoid_()
+    value.backward()
+    assert factor.grad is not None

@@ -266,7 +266,7 @@ Band<T> make_band(const Step<T>& s, const std::vector<T>& quantiles) {
         {quantiles.begin(), knots_end}, static_cast<T>(s.temperature) * spread, false, false
     };
     band.degenerate = band.tau <= std::numeric_limits<T>::min();
-    band.defined = !band.degenerate;
+    band.defined = band.tau > std::numeric_limits<T>::min();  // not of nan
     return band;
 }
 

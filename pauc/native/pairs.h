@@ -18,7 +18,7 @@ constexpr double LOG2 = 0.69314718055994530942;
 constexpr double WIDEST = 30;      // band whose exponentials, and products of two, are in range
 constexpr double FAR_BELOW = -16;  // down to here, exp(-u) is that of two numbers in range
 constexpr double MOST_PRODUCT = 1e240;  // three more terms of up to exp(WIDEST - FAR_BELOW) fit
-constexpr int NODES_PER_TAU = 5;        // between them, cubic interpolation errs by 5e-7 at most
+constexpr int NODES_PER_TAU = 5;        // between them, cubic interpolation errs by less than 1e-6
 
 constexpr double NOT_YET = std::numeric_limits<double>::quiet_NaN();
 
@@ -193,6 +193,7 @@ class PairSums {
     }
 
     double look_up(double u) {
+        if (std::isnan(u)) return u;
         const double place = (u - FAR_BELOW) * NODES_PER_TAU;
         // Further below, links are straight lines, of which the sigmoid's is 0; above, they are 1.
         if (place < 0) return logistic_ ? node(0).value + node(0).slope * (u - FAR_BELOW) : 0;

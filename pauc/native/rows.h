@@ -125,12 +125,17 @@ inline void append_others(const bool* iid, Size count, Size offset, std::vector<
 template <typename T>
 void sort_by_class(const Step<T>& s, Rows<T>& rows) {
     const Size total = s.rows + s.fill;
-    auto target = [&](Size i) { return i < s.rows ? s.targets[i] : s.held_targets[i - s.rows]; };
-    for (Size i = 0; i < total; ++i) ++rows.start[target(i) + 1];
+    // Read once: another thread might change a queue that it shares.
+    std::vector<int32_t> target(total);
+    for (Size i = 0; i < total; ++i) {
+        const int64_t given = i < s.rows ? s.targets[i] : s.held_targets[i - s.rows];
+        target[i] = given >= 0 && given < s.classes ? static_cast<int32_t>(given) : 0;
+    }
+    for (Size i = 0; i < total; ++i) ++rows.start[target[i] + 1];
     for (Size c = 0; c < s.classes; ++c) rows.start[c + 1] += rows.start[c];
     rows.own.resize(total);
     std::vector<int32_t> next(rows.start.begin(), rows.start.end() - 1);
-    for (Size i = 0; i < total; ++i) rows.own[next[target(i)]++] = static_cast<int32_t>(i);
+    for (Size i = 0; i < total; ++i) rows.own[next[target[i]]++] = static_cast<int32_t>(i);
 }
 
 template <typename T>

@@ -76,7 +76,7 @@ inline bool take_class(const Step<T>& s, const Rows<T>& rows, int32_t index, Mem
     const int64_t last = s.ref_count[index] - 1;
     if (!find_scores(s, c, last, memory.windows)) return false;
     const Band<T> band = make_band(s, take_quantiles(s, c, last, memory.windows));
-    s.degenerate[index] = !band.defined;
+    s.degenerate[index] = band.degenerate;
     const Positives<T> positives = gather_positives(s, c);
     if (!band.defined || !(positives.total > 0)) return true;
     if (s.surrogate == TRAPEZOID) {
