@@ -38,6 +38,7 @@ COLUMNS = {
     "times BCE's step": 16,
 }
 POSITIVE_RATE = 0.02
+SIGNAL = 0.3  # what a positive's features have more, in standard deviations
 # The recipe of the README, and the plain definition.
 LOSSES = {
     "pairwise, logistic, live, unit": {
@@ -105,8 +106,13 @@ def make_step(setting: Setting, loss: LossFunction) -> Callable[[Tensor, Tensor]
 
 
 def draw(setting: Setting, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return rows of which the positives can be told from the negatives in part.
+
+    Of noise, a model learns to give all rows one score, which no loss that ranks is used on.
+    """
     features = torch.randn(setting.batch, *setting.features, generator=generator)
     targets = (torch.rand(setting.batch, generator=generator) < POSITIVE_RATE).long()
+    features += SIGNAL * targets.view(-1, *(1 for _ in setting.features))
     return features, targets
 
 

@@ -1,10 +1,21 @@
+# Numbers where nothing else is said are addresses.
+
 def step(
     wide: bool,  # float64
-    shape: tuple[int, int, int, int],  # rows, classes, the queue's size and fill
-    options: tuple[int, int, int, bool, bool, float],
+    validate: bool,
+    shape: tuple[int, int, int],  # rows, classes, the queue's size
+    ignore_index: int,
+    options: tuple[int | float, ...],
     levels: list[float],
-    batch: tuple[int, ...],  # addresses from here on
+    batch: tuple[int, ...],
     queue: tuple[int, ...],
     bounds: int,
     found: tuple[int, ...],
-) -> bool: ...
+) -> float | None: ...
+def enter(
+    wide: bool,
+    shape: tuple[int, int, int],
+    ignore_index: int,
+    batch: tuple[int, ...],
+    queue: tuple[int, ...],
+) -> None: ...

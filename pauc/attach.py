@@ -12,20 +12,21 @@ class Gradients(NamedTuple):
     """How a loss moves with the logits ``[N, C]``, each column's by its own logits alone."""
 
     per_class: Tensor  # [N, C], of each class's loss
-    valid: Tensor  # [C] bool, where that is not nan
+    whole: Tensor | None  # [N, C], of the loss; None: `weight` times that of the classes
+    valid: Tensor  # [C] bool, where a class's loss is not nan
     weight: float  # of these in the loss
-    direct: Tensor | None  # [N, C], what reaches the loss beside them
 
 
 def attach(
     logits: Tensor, loss: Tensor, per_class: Tensor, gradients: Gradients
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss (``[]`` or ``[C]``) and its parts ``[C]`` with a gradient to the logits.
+    """Give a gradient to the logits to the loss (``[]`` or ``[C]``) and its parts ``[C]``.
 
-    Its own derivative is not known: where that is asked for, a RuntimeError says so.
+    They must be nobody else's, and are returned. Their own derivative is not known: where that is
+    asked for, a RuntimeError says so.
     """
     attached: tuple[Tensor, Tensor] = _Attached.apply(  # type: ignore[no-untyped-call]
-        logits, loss, per_class, *gradients
+        logits, (loss, per_class), *gradients
     )
     return attached
 
@@ -35,40 +36,41 @@ class _Attached(torch.autograd.Function):
     def forward(
         ctx: Any,
         logits: Tensor,
-        loss: Tensor,
+        values: tuple[Tensor, Tensor],  # in a tuple, since they are no inputs of the node
         per_class: Tensor,
-        gradient: Tensor,
+        whole: Tensor | None,
         valid: Tensor,
         weight: float,
-        direct: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(gradient, valid, direct)
+        ctx.save_for_backward(per_class, whole, valid)
         # Not saved: its values, which may change, are of no interest.
         ctx.logits = logits
         ctx.weight = weight
-        return loss.clone(), per_class.clone()
+        return values
 
     @staticmethod
     def backward(
         ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        per_class, valid, direct = ctx.saved_tensors
+        per_class, whole, valid = ctx.saved_tensors
+        gradient = None
         with torch.no_grad():
-            scale = of_parts
             if of_loss is not None:
-                scale = ctx.weight * of_loss if scale is None else ctx.weight * of_loss + scale
-            if scale is None:
-                return (None,) * 7
-            if scale.ndim > 0:  # of what is nan, a derivative may be nan
-                scale = torch.where(valid, scale, 0.0)
-            gradient = per_class * scale
-            if of_loss is not None and direct is not None:
-                gradient += direct * of_loss
-        if torch.is_grad_enabled():  # a graph of the gradient is wanted
+                by = of_loss if of_loss.ndim == 0 else _without_nan(of_loss, valid)
+                gradient = per_class * (by * ctx.weight) if whole is None else whole * by
+            if of_parts is not None:
+                by_parts = per_class * _without_nan(of_parts, valid)
+                gradient = by_parts if gradient is None else gradient + by_parts
+        if gradient is not None and torch.is_grad_enabled():  # a graph of the gradient is wanted
             sources = [part for part in (of_loss, of_parts) if part is not None]
             gradient = _Last.apply(gradient, ctx.logits, *sources)  # type: ignore[no-untyped-call]
-        return gradient, *(None,) * 6
+        return gradient, *(None,) * 5
+
+
+def _without_nan(upstream: Tensor, valid: Tensor) -> Tensor:
+    """Return 0 for a nan upstream of what is nan, where a derivative may be that."""
+    return torch.where(valid | ~upstream.isnan(), upstream, 0.0)
 
 
 class _Last(torch.autograd.Function):
@@ -81,6 +83,6 @@ class _Last(torch.autograd.Function):
     @staticmethod
     def backward(_ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
         raise RuntimeError(
-            "the gradient of this loss cannot be differentiated again: use pauc.pauc_loss_fn, or "
-            "the module with validate_args=False, for second derivatives"
+            "the gradient of this loss cannot be differentiated again: use pauc.pauc_loss_fn for "
+            "second derivatives"
         )

@@ -11,9 +11,9 @@ from pauc.checks import check_flag
 from pauc.config import PAUCConfig, PAUCOptions, make_config
 from pauc.distributed import sharded_terms, world_size
 from pauc.functional import pauc_loss_terms
-from pauc.fused import pauc_step
+from pauc.fused import Entry, enter_, native_options, pauc_step
 from pauc.presets import preset_for_budget
-from pauc.queue import Entry, QueueState, write_entry_
+from pauc.queue import QueueState
 from pauc.queued import QueuedLoss
 from pauc.sharded import check_shardable
 from pauc.step import PAUCTerms
@@ -109,6 +109,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
             validate_args=validate_args,
         )
         self._checked = self.config
+        self._native_options = native_options(self.config)
 
     @classmethod
     def for_budget(
@@ -183,12 +184,14 @@ class PAUCAtBudgetLoss(QueuedLoss):
         if self.config is not self._checked:  # a schedule, or a person, has set another
             # Not `config`, which would write what moves, and a CUDA graph would record that.
             self._config = self._checked = make_config(self.config._asdict())
+            self._native_options = native_options(self._checked)
         terms, entry, self._bounds = pauc_step(
             logits,
             targets,
             queue,
             self._bounds,
             self._step_config(),
+            self._native_options,
             diagnostics=diagnostics,
             **side,
         )
@@ -202,7 +205,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
         if advance is None or state is not advance.before:
             super()._store(state)
             return
-        write_entry_(self.queue, advance.entry)
+        enter_(self.queue, advance.entry)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_advance": None}

@@ -41,16 +41,6 @@ class QueueState(NamedTuple):
         return self.targets.ndim == 2
 
 
-class Entry(NamedTuple):
-    """Rows that enter a queue as they are, ``K <= Q`` of them."""
-
-    scores: Tensor  # [C, K]
-    targets: Tensor  # [K] int64
-    iid: Tensor  # [K] bool
-    weight: Tensor  # [K]
-    cursor: int  # the first slot
-
-
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
     """Return the dtype of the arithmetic: float64 if any tensor has it, otherwise float32."""
     wide = any(tensor.dtype == torch.float64 for tensor in tensors)
@@ -176,21 +166,6 @@ def enqueue(
         fill=(queue.fill + count).clamp(max=size),
         step=queue.step + 1,
     )
-
-
-def write_entry_(queue: QueueState, entry: Entry) -> None:
-    """Let rows enter in place, at the cost of these rows alone: for the owner of the tensors."""
-    size, count = queue.targets.shape[0], entry.targets.shape[0]
-    beyond = entry.cursor + count - size  # the end, and so to the front
-    for held, new in zip(queue[:4], entry[:4], strict=True):
-        if beyond <= 0:
-            held.narrow(-1, entry.cursor, count).copy_(new)
-        else:
-            held[..., entry.cursor :] = new[..., :-beyond]
-            held[..., :beyond] = new[..., -beyond:]
-    queue.cursor.fill_((entry.cursor + count) % size)
-    queue.fill.add_(count).clamp_(max=size)
-    queue.step.add_(1)
 
 
 def recommend_queue_size(

@@ -275,7 +275,8 @@ class QueuedLoss(MovingConfig):
                 warnings.warn(f"{type(self).__name__}: {message}.", UserWarning, stacklevel=5)
 
     def _no_dispersion(self, terms: PAUCTerms) -> str:
-        classes = terms.degenerate.nonzero().flatten().tolist()
+        # Lists: an operator on a few numbers costs more than they do.
+        classes = [c for c, degenerate in enumerate(terms.degenerate.tolist()) if degenerate]
         if not classes:
             return ""
         shown = f"class {', '.join(map(str, classes[:5]))}" + (", ..." if classes[5:] else "")
@@ -292,7 +293,7 @@ class QueuedLoss(MovingConfig):
         if budget is None:
             return ""
         width, where = budget
-        smallest = int(terms.ref_count.min())
+        smallest = min(terms.ref_count.tolist())
         # Without any reference row there is no share to extrapolate from.
         if smallest == 0 or smallest * width >= STARVED:
             return ""

@@ -10,18 +10,21 @@ from pauc import PAUCAtBudgetLoss
 from pauc.attach import Gradients, attach
 
 
-def test_a_gradient_may_be_asked_of_the_loss_its_parts_or_both():
+@pytest.mark.parametrize("has_whole", [False, True])
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_gradient_may_be_asked_of_the_loss_its_parts_or_both(shape, has_whole):
     logits = torch.randn(5, 3, requires_grad=True)
-    per_class, direct = torch.randn(5, 3), torch.randn(5, 3)
-    gradients = Gradients(per_class, torch.ones(3, dtype=torch.bool), 0.5, direct)
+    per_class, whole = torch.randn(5, 3), torch.randn(5, 3) if has_whole else None
+    gradients = Gradients(per_class, whole, torch.ones(3, dtype=torch.bool), 0.5)
+    of_a_loss = 0.5 * per_class if whole is None else whole
     for of_loss, of_parts in ((2.0, None), (None, 3.0), (2.0, 3.0)):
-        loss, parts = attach(logits, torch.zeros(()), torch.zeros(3), gradients)
+        loss, parts = attach(logits, torch.zeros(shape), torch.zeros(3), gradients)
         outputs = [(loss, of_loss), (parts, of_parts)]
         asked = [(value, torch.full_like(value, by)) for value, by in outputs if by is not None]
         values, factors = zip(*asked, strict=True)
         (gradient,) = torch.autograd.grad(values, logits, factors)
-        a, b = of_loss or 0.0, of_parts or 0.0
-        assert torch.allclose(gradient, a * (0.5 * per_class + direct) + b * per_class)
+        expected = (of_loss or 0.0) * of_a_loss + (of_parts or 0.0) * per_class
+        assert torch.allclose(gradient, expected)
 
 
 @pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])

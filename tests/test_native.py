@@ -13,8 +13,7 @@ from hypothesis import given
 
 from pauc import PAUCAtBudgetLoss, fused, init_queue, pauc_loss_terms
 from pauc.config import PAUCConfig
-from pauc.fused import pauc_step
-from pauc.queue import write_entry_
+from pauc.fused import enter_, native_options, pauc_step
 
 pytestmark = pytest.mark.skipif(fused._native is None, reason="installed without a compiler")
 KINDS = ["normal", "ties", "constant", "drift", "jump", "heavy"]
@@ -55,6 +54,14 @@ def stream(kind, classes, steps, count, seed, *, plain=False):
         yield logits, targets, iid, weight
 
 
+def native_step(logits, targets, queue, bounds, config, **rows):
+    return pauc_step(logits, targets, queue, bounds, config, native_options(config), **rows)
+
+
+def copied(state):
+    return type(state)(*(tensor.clone() for tensor in state))
+
+
 def run(step, logits, *arguments):
     """Loss, gradient and the rest of a step."""
     attached = logits.clone().requires_grad_()
@@ -84,30 +91,25 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.parametrize("validate_args", [True, False])
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_equal_the_pure_loss_whatever_the_bounds(kind, options, classes):
+def test_steps_equal_the_pure_loss_whatever_the_bounds(kind, options, classes, validate_args):
     config = PAUCConfig(**options)
-    queue, bounds, served = init_queue(500, classes, dtype=torch.float64), None, 0
+    queue, bounds = init_queue(500, classes, dtype=torch.float64), None
     for logits, targets, iid, weight in stream(kind, classes, 16, 96, seed=1):
-        rows = {"iid_mask": iid, "sample_weight": weight}
+        rows = {"iid_mask": iid, "sample_weight": weight, "validate_args": validate_args}
 
-        def native(logits, queue=queue, known=bounds, targets=targets, rows=rows):
-            return pauc_step(logits, targets, queue, known, config, **rows)
-
-        def afresh(logits, queue=queue, targets=targets, rows=rows):
-            return pauc_step(logits, targets, queue, None, config, **rows)
+        def native(logits, bounds, queue=queue, targets=targets, rows=rows):
+            return native_step(logits, targets, queue, bounds, config, **rows)
 
         def pure(logits, queue=queue, targets=targets, rows=rows):
             return (pauc_loss_terms(logits, targets, queue, **rows, **options),)
 
-        before = None if bounds is None else bounds.clone()
-        terms, grad, (entry, new_bounds) = run(native, logits)
-        if before is not None:
-            assert torch.equal(before.nan_to_num(), bounds.nan_to_num())
-        bounds = new_bounds
-        others, other_grad, _ = run(afresh, logits)
+        before = copied(queue)
+        terms, grad, (entry, bounds) = run(native, logits, bounds)
+        others, other_grad, _ = run(native, logits, None)
         expected, expected_grad, _ = run(pure, logits)
         # Bit for bit: a run that is resumed has no bounds.
         for name in ("loss", "per_class", "valid", "degenerate", "ref_count"):
@@ -116,19 +118,18 @@ def test_steps_equal_the_pure_loss_whatever_the_bounds(kind, options, classes):
             )
         assert torch.equal(grad.nan_to_num(), other_grad.nan_to_num())
         # A table of sums errs by less than 1e-6, and its slopes are not used.
+        assert torch.allclose(terms.loss, expected.loss, atol=1e-6, equal_nan=True)
         assert torch.allclose(terms.per_class, expected.per_class, atol=1e-6, equal_nan=True)
         assert torch.allclose(grad, expected_grad, rtol=1e-7, atol=1e-12, equal_nan=True)
         assert torch.equal(terms.valid, expected.valid)
-        assert torch.equal(terms.degenerate, expected.degenerate)
+        known = ~(terms.valid & terms.per_class.isnan())  # there is no quantile of a nan
+        assert torch.equal(terms.degenerate[known], expected.degenerate[known])
         assert torch.equal(terms.ref_count, expected.ref_count)
-        if entry is None:
-            queue = terms.queue
-        else:
-            served += 1
-            queue = type(queue)(*(tensor.clone() for tensor in queue))
-            write_entry_(queue, entry)
+        assert entry is not None
+        assert all(torch.equal(a, b) for a, b in zip(queue, before, strict=True))
+        queue = before
+        enter_(queue, entry)
         assert all(torch.equal(a, b) for a, b in zip(queue, expected.queue, strict=True))
-    assert served >= 13  # all but the steps with a nan
 
 
 @given(
@@ -173,7 +174,7 @@ def test_many_pairs(link, pos_numerator, temperature, shift):
         logits[200:], targets[200:], init_queue(12_000, 1, dtype=torch.float64), beta=0.02
     ).queue
     found, expected = logits[:200].clone(), logits[:200].clone()
-    terms, entry, _ = pauc_step(
+    terms, entry, _ = native_step(
         found.requires_grad_(), targets[:200], state, None, PAUCConfig(**options)
     )
     assert entry is not None
@@ -189,7 +190,7 @@ def test_more_pairs_than_the_native_code_takes_are_left_to_the_pure_loss():
     logits = torch.randn(30_000, 1, generator=torch.Generator().manual_seed(0))
     config = PAUCConfig(surrogate="pairwise", beta=1.0)
     queue = init_queue(30_000, 1)
-    terms, entry, _ = pauc_step(logits, targets, queue, None, config)
+    terms, entry, _ = native_step(logits, targets, queue, None, config)
     assert entry is None
     assert torch.equal(terms.loss, pauc_loss_terms(logits, targets, queue, **config._asdict()).loss)
 
@@ -229,7 +230,7 @@ def test_rows_that_somebody_has_touched(change):
     assert_as_the_pure_loss(loss)
 
 
-def test_a_queue_with_targets_of_no_class_is_left_to_the_pure_loss():
+def test_rows_of_the_queue_whose_targets_are_no_class_are_negatives():
     loss = PAUCAtBudgetLoss(3, queue_size=900, beta=0.1)
     for logits, targets, *_ in stream("normal", 3, 3, 300, 0, plain=True):
         loss(logits, targets)
@@ -311,8 +312,45 @@ def test_what_has_no_memory_of_its_own_takes_the_other_path():
         torch.func.functionalize(lambda x: loss(x, targets))(logits)
 
 
-@pytest.mark.parametrize("fill", [-3, -300])
+@pytest.mark.parametrize("fill", [-3, 2001])
 def test_a_queue_with_an_impossible_fill_is_not_read(fill):
     loss = trained()
     loss.queue_fill.fill_(fill)
-    assert not fused._is_sound(loss.queue)
+    logits, targets, *_ = next(stream("normal", 1, 1, 500, 9, plain=True))
+    _, entry, _ = native_step(logits, targets, loss.queue, None, loss.config)
+    assert entry is None
+
+
+def test_a_graph_that_has_kept_the_queue_notices_that_rows_entered():
+    loss = trained()
+    weight = torch.ones((), requires_grad=True)
+    kept = (loss.queue_scores * weight).sum()
+    logits, targets, *_ = next(stream("normal", 1, 1, 500, 9, plain=True))
+    loss(logits, targets)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        kept.backward()
+
+
+def test_a_step_that_warns_as_an_error_leaves_the_queue_as_it_was():
+    loss = PAUCAtBudgetLoss(1, queue_size=50, beta=0.5)
+    before = copied(loss.queue)
+    with pytest.raises(UserWarning, match="no dispersion"):
+        loss(torch.zeros(40, 1), torch.arange(40) % 2)
+    assert all(torch.equal(a, b) for a, b in zip(loss.queue, before, strict=True))
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_bad_values_are_refused_or_taken_as_the_pure_loss_takes_them(classes):
+    logits = torch.randn(60, classes, dtype=torch.float64)
+    targets, weight = torch.arange(60) % 2, torch.ones(60, dtype=torch.float64)
+    targets[7], weight[0] = 9, -1.0
+    queue, config = init_queue(50, classes, dtype=torch.float64), PAUCConfig(beta=0.5)
+    with pytest.raises(ValueError, match="targets must be"):
+        native_step(logits, targets, queue, None, config)
+    with pytest.raises(ValueError, match="sample_weight must be"):
+        native_step(logits, targets % 2, queue, None, config, sample_weight=weight)
+    terms, entry, _ = native_step(logits, targets, queue, None, config, validate_args=False)
+    expected = pauc_loss_terms(logits, targets, queue, validate_args=False, beta=0.5)
+    assert torch.allclose(terms.loss, expected.loss)
+    enter_(queue, entry)
+    assert all(torch.equal(a, b) for a, b in zip(queue, expected.queue, strict=True))

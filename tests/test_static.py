@@ -17,11 +17,21 @@ from pauc import (
     RecallAtQuantileLoss,
     SmoothAPLoss,
     blocks,
+    fused,
     init_queue,
     pairs,
     pauc_loss_fn,
 )
 from pauc.config import _CHOICES
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_native_code():
+    """On a CPU, it would take the modules' steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "_native", None)
+        yield
+
 
 OPTIONS = st.fixed_dictionaries(
     {

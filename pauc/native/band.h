@@ -180,7 +180,7 @@ std::vector<T> reference_scores(const Step<T>& s, const Class<T>& c) {
 template <typename T>
 int64_t margin_of(const Step<T>& s, double level) {
     const double share = std::min(level, 0.5);
-    return 8 + static_cast<int64_t>(3 * std::sqrt(2 * s.rows * share * (1 - share)));
+    return 8 + static_cast<int64_t>(5 * std::sqrt(2 * s.rows * share * (1 - share)));
 }
 
 // A class's windows: around the band, and, where the scale wants them, around both quartiles.
@@ -195,6 +195,19 @@ struct Windows {
           bottom{s.levels[s.num_knots - 1], 0.25, 0.75},
           count(s.scale == IQR ? 3 : 1) {}
 };
+
+// Moves the bounds of a window that does not serve by about twice as far as the ranks that it lacks
+// and so many more, by the mean distance of its scores.
+template <typename T>
+void widen(Window<T>& window, int64_t margin) {
+    if (window.inside.empty()) return;
+    const int64_t size = static_cast<int64_t>(window.inside.size());
+    const int64_t over = window.above - window.first, under = window.last + 1 - window.above - size;
+    const auto ends = std::minmax_element(window.inside.begin(), window.inside.end());
+    const T step = 2 * (*ends.second - *ends.first) / size;
+    if (over > 0) window.high += step * (over + margin);
+    if (under > 0) window.low -= step * (under + margin);
+}
 
 // Collects a class's scores around the ranks sought, of `last + 1` reference scores. False if there
 // are scores without an order.
@@ -215,10 +228,14 @@ bool find_scores(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& 
     for (int w = 0; w < windows.count; ++w) {
         Window<T>& window = windows.window[w];
         if (window.serves()) continue;
+        const int64_t margin = margin_of(s, windows.bottom[w]);
+        widen(window, margin);
+        fill_windows(s, c, &window, 1);
+        if (window.serves()) continue;
         if (all.empty()) all = reference_scores(s, c);
         window.low = -inf;
         window.high = inf;
-        bound_by_ranks(window, all, 0, margin_of(s, windows.bottom[w]));
+        bound_by_ranks(window, all, 0, margin);
         fill_windows(s, c, &window, 1);
         if (!window.serves()) return false;
     }

@@ -17,6 +17,7 @@ using Size = std::ptrdiff_t;
 
 enum Surrogate { TRAPEZOID = 0, SIGMOID = 1, LOGISTIC = 2 };
 enum Scale { IQR = 0, BAND = 1, UNIT = 2 };
+enum Reduction { MEAN = 0, SUM = 1, NONE = 2 };
 enum Interpolation { LINEAR = 0, LOWER = 1, HIGHER = 2, NEAREST = 3, MIDPOINT = 4 };
 
 constexpr int MAX_WINDOWS = 3;  // around the band, and around each quartile
@@ -25,27 +26,27 @@ constexpr int BLOCK = 128;      // scores that are looked at together
 template <typename T>
 struct Step {
     Size rows, classes, size, fill, num_knots;
-    int surrogate, scale, interpolation, pool_numerator, live_gradient;
-    double temperature;
+    int surrogate, scale, interpolation, pool_numerator, live_gradient, reduction;
+    double temperature, pauc_weight, bce_weight;
     // Batch: logits [rows, classes], the others [rows].
     const T* logits;
     const int64_t* targets;
-    const bool* iid;
-    const T* weight;
+    const uint8_t* iid;  // null: all rows are
+    const T* weight;     // null: ones
     // Queue: scores [classes, size], the others [size], of which the first `fill` are rows.
     const T* held_scores;
     const int64_t* held_targets;
-    const bool* held_iid;
+    const uint8_t* held_iid;
     const T* held_weight;
     const double* levels;  // [num_knots] FPRs, ascending
     T* bounds;             // [classes, MAX_WINDOWS, 2], brought up to date
-    T* losses;             // [classes], 0 where invalid
+    T* loss;               // [], with NONE [classes]
+    T* per_class;          // [classes], nan where invalid
     bool* valid;           // [classes]
     bool* degenerate;      // [classes]
     int64_t* ref_count;    // [classes]
-    T* gradient;           // [rows, classes] of each class's loss, zeros at first
-    T* entropy;            // [classes], the mean cross-entropy; null: not wanted
-    T* residual;           // [rows, classes], how the sum of those moves with the logits
+    T* gradient;           // [rows, classes] of `per_class`, zeros at first
+    T* whole;              // [rows, classes] of `loss`; null: there is no cross-entropy in it
 };
 
 // Rows in ascending order: the batch's from 0 on, then the queue's.
@@ -69,42 +70,19 @@ struct Class {
 template <typename T>
 struct Rows {
     std::vector<int32_t> own;     // class after class; the positives, if there is one class
-    std::vector<int32_t> start;   // [classes + 1] where a class's begin
+    std::vector<int32_t> start;   // [classes + 1] or more, where a class's begin
     std::vector<int32_t> others;  // not iid
     std::vector<T> columns;       // [classes, rows], the batch's scores; empty for one class
 };
-
-inline int64_t count_outside(const int64_t* targets, Size count, int64_t end) {
-    int64_t outside = 0;
-    for (Size i = 0; i < count; ++i) outside += (targets[i] < 0) | (targets[i] >= end);
-    return outside;
-}
-
-// Whether values are as they nearly always are: nothing to refuse, or to leave out.
-template <typename T>
-bool is_regular(const Step<T>& s) {
-    const int64_t end = std::max<Size>(s.classes, 2);
-    if (count_outside(s.targets, s.rows, end) > 0) return false;
-    // With one class, what is not 1 is a negative, whatever it is.
-    if (s.classes > 1 && count_outside(s.held_targets, s.fill, end) > 0) return false;
-    T nothing = 0;  // nan as soon as a number is not finite
-    for (Size i = 0; i < s.rows; ++i) {
-        if (s.weight[i] < 0) return false;
-        nothing += s.weight[i] * 0;
-    }
-    const Size count = s.rows * s.classes;
-#pragma omp simd reduction(+ : nothing)
-    for (Size i = 0; i < count; ++i) nothing += s.logits[i] * 0;
-    return nothing == 0;
-}
 
 // Adds the rows with target 1, as rows from `offset` on.
 inline void append_positives(
     const int64_t* targets, Size count, Size offset, std::vector<int32_t>& into
 ) {
-    for (Size first = 0; first < count; first += BLOCK) {
-        const Size end = std::min(first + BLOCK, count);
-        int some = 0;
+    constexpr Size FEW = 16;  // so that most have none
+    for (Size first = 0; first < count; first += FEW) {
+        const Size end = std::min(first + FEW, count);
+        int64_t some = 0;  // as wide as a target
         for (Size i = first; i < end; ++i) some += targets[i] == 1;
         if (some == 0) continue;
         for (Size i = first; i < end; ++i)
@@ -113,10 +91,10 @@ inline void append_positives(
 }
 
 // Adds the rows that are not iid, as rows from `offset` on. There are none nearly always.
-inline void append_others(const bool* iid, Size count, Size offset, std::vector<int32_t>& into) {
-    if (count == 0) return;  // there may be no address
-    const bool* at = iid;
-    while ((at = static_cast<const bool*>(std::memchr(at, 0, iid + count - at)))) {
+inline void append_others(const uint8_t* iid, Size count, Size offset, std::vector<int32_t>& into) {
+    if (count == 0 || !iid) return;
+    const uint8_t* at = iid;
+    while ((at = static_cast<const uint8_t*>(std::memchr(at, 0, iid + count - at)))) {
         into.push_back(static_cast<int32_t>(offset + (at - iid)));
         ++at;
     }
@@ -129,10 +107,12 @@ void sort_by_class(const Step<T>& s, Rows<T>& rows) {
     std::vector<int32_t> target(total);
     for (Size i = 0; i < total; ++i) {
         const int64_t given = i < s.rows ? s.targets[i] : s.held_targets[i - s.rows];
-        target[i] = given >= 0 && given < s.classes ? static_cast<int32_t>(given) : 0;
+        const bool known = given >= 0 && given < s.classes;
+        target[i] = static_cast<int32_t>(known ? given : s.classes);
     }
+    rows.start.resize(s.classes + 2);  // the last is no class
     for (Size i = 0; i < total; ++i) ++rows.start[target[i] + 1];
-    for (Size c = 0; c < s.classes; ++c) rows.start[c + 1] += rows.start[c];
+    for (Size c = 0; c <= s.classes; ++c) rows.start[c + 1] += rows.start[c];
     rows.own.resize(total);
     std::vector<int32_t> next(rows.start.begin(), rows.start.end() - 1);
     for (Size i = 0; i < total; ++i) rows.own[next[target[i]]++] = static_cast<int32_t>(i);
@@ -153,11 +133,10 @@ std::vector<T> transposed(const T* values, Size rows, Size columns) {
 template <typename T>
 Rows<T> sort_rows(const Step<T>& s) {
     Rows<T> rows;
-    rows.start.resize(s.classes + 1);
     if (s.classes == 1) {
         append_positives(s.targets, s.rows, 0, rows.own);
         append_positives(s.held_targets, s.fill, s.rows, rows.own);
-        rows.start[1] = static_cast<int32_t>(rows.own.size());
+        rows.start = {0, static_cast<int32_t>(rows.own.size())};
     } else {
         sort_by_class(s, rows);
         rows.columns = transposed(s.logits, s.rows, s.classes);

@@ -1,4 +1,5 @@
-// One step of the partial AUC on a CPU: band, losses and gradient of all classes in one call.
+// One step of the partial AUC on a CPU: band, losses and gradient of all classes in one call, and
+// the rows that enter the queue in another.
 //
 // The numbers are those of `pauc.pauc_loss_terms`, which is the readable account of them, and which
 // takes some hundred operators of torch of some microseconds each. Called by pauc/fused.py with the
@@ -12,6 +13,9 @@
 #include <vector>
 
 #include "band.h"
+#include "batch.h"
+#include "enter.h"
+#include "losses.h"
 #include "pairs.h"
 #include "rows.h"
 #include "surrogates.h"
@@ -43,7 +47,7 @@ void write_class(
     double number
 ) {
     const double scale = 1 / (positives.total * number);
-    s.losses[c] = static_cast<T>(1 - sums.value * scale);
+    s.per_class[c] = static_cast<T>(1 - sums.value * scale);
     s.valid[c] = true;
     const double steep = -scale / band.tau;
     const double of_positive = steep * ratio(positives.total, positives.live_total, s);
@@ -65,13 +69,27 @@ struct Memory {
     double pairs = 0;             // that have been looked at
 };
 
-// False where there are scores without an order, or too many pairs.
+// A logit that is nan or infinite makes the loss and the gradient of its class nan.
 template <typename T>
-inline bool take_class(const Step<T>& s, const Rows<T>& rows, int32_t index, Memory<T>& memory) {
+void write_nan(const Step<T>& s, Size c) {
+    s.valid[c] = true;
+    s.per_class[c] = std::numeric_limits<T>::quiet_NaN();
+    for (Size i = 0; i < s.rows; ++i) s.gradient[i * s.classes + c] = s.per_class[c];
+}
+
+// Writes what is known of a class, its loss as 0 where invalid. False where that is for other code.
+template <typename T>
+inline bool take_class(
+    const Step<T>& s, const Rows<T>& rows, int32_t index, bool finite, Memory<T>& memory
+) {
     const Class<T> c = make_class(s, rows, index, memory.hidden);
-    s.losses[index] = 0;
+    s.per_class[index] = 0;
     s.valid[index] = s.degenerate[index] = false;
     s.ref_count[index] = s.rows + s.fill - (c.hidden.end - c.hidden.begin);
+    if (!finite && is_poisoned(s, index)) {
+        write_nan(s, index);
+        return true;
+    }
     if (s.ref_count[index] == 0) return true;
     const int64_t last = s.ref_count[index] - 1;
     if (!find_scores(s, c, last, memory.windows)) return false;
@@ -93,32 +111,52 @@ inline bool take_class(const Step<T>& s, const Rows<T>& rows, int32_t index, Mem
     return true;
 }
 
-// False where the values are for other code to sort out; then nothing written is of use but bounds.
+// What a step is asked for beside the numbers.
+struct Request {
+    int64_t ignore_index;
+    bool validate;  // leave what is to be refused to other code
+    double weight;  // out: of the classes' losses in the loss
+};
+
+// False where a step is for other code; then nothing written is of use but bounds.
 template <typename T>
-inline bool take_step(const Step<T>& s) {
-    if (!is_regular(s)) return false;
-    if (s.entropy) write_entropy(s);
+inline bool take_step(const Step<T>& given, Request& request) {
+    const PresentRows<T> present(given, request.ignore_index);
+    const Step<T>& s = present.step();
+    if (request.validate && is_refused(s)) return false;
+    const bool finite = all_finite(s.logits, s.rows * s.classes);
     const Rows<T> rows = sort_rows(s);
     Memory<T> memory{Windows<T>(s), {}};
     for (int32_t index = 0; index < s.classes; ++index)
-        if (!take_class(s, rows, index, memory)) return false;
+        if (!take_class(s, rows, index, finite, memory)) return false;
+    std::vector<double> entropy;
+    if (s.whole) entropy = take_entropy(s);
+    request.weight = reduce(s, entropy);
+    if (s.whole) {
+        const T weight = static_cast<T>(request.weight);
+        for (Size k = 0; k < s.rows * s.classes; ++k) s.whole[k] += weight * s.gradient[k];
+    }
+    present.put_gradients_back();
     return true;
 }
 
 #ifdef PAUC_AVX2
 // The same once more for processors that work on eight numbers at a time.
 template <typename T>
-__attribute__((target("avx2,fma"), flatten)) bool take_wide_step(const Step<T>& s) {
-    return take_step(s);
+__attribute__((target("avx2,fma"), flatten)) bool take_wide_step(
+    const Step<T>& s, Request& request
+) {
+    return take_step(s, request);
 }
 #endif
 
 template <typename T>
-bool dispatch(const Step<T>& s) {
+bool dispatch(const Step<T>& s, Request& request) {
 #ifdef PAUC_AVX2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return take_wide_step(s);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return take_wide_step(s, request);
 #endif
-    return take_step(s);
+    return take_step(s, request);
 }
 
 using Address = unsigned long long;
@@ -128,26 +166,30 @@ void point(T*& pointer, Address address) {
     pointer = reinterpret_cast<T*>(static_cast<uintptr_t>(address));
 }
 
-// The arguments are those of pauc/_native.pyi.
+// Arguments are those of pauc/_native.pyi.
 template <typename T>
-bool parse(PyObject* arguments, Step<T>& s, std::vector<double>& levels) {
-    int wide;
+bool parse_step(
+    PyObject* arguments, Step<T>& s, std::vector<double>& levels, Request& request, int64_t*& fill
+) {
+    int wide, validate;
     PyObject* list;
-    Address logits, targets, iid, weight, held_scores, held_targets, held_iid, held_weight;
-    Address bounds, losses, valid, degenerate, ref_count, gradient;
-    Address entropy, residual;
+    Address logits, targets, iid, weight;
+    Address held_scores, held_targets, held_iid, held_weight, cursor, fill_at, step;
+    Address bounds, loss, per_class, valid, degenerate, ref_count, gradient, whole;
+    long long ignore_index;
     if (!PyArg_ParseTuple(
-            arguments, "p(nnnn)(iiippd)O(KKKK)(KKKK)K(KKKKKKK):step", &wide,                //
-            &s.rows, &s.classes, &s.size, &s.fill,                                          //
-            &s.surrogate, &s.scale, &s.interpolation, &s.pool_numerator, &s.live_gradient,  //
-            &s.temperature, &list,                                                          //
-            &logits, &targets, &iid, &weight,                                               //
-            &held_scores, &held_targets, &held_iid, &held_weight, &bounds,                  //
-            &losses, &valid, &degenerate, &ref_count, &gradient, &entropy, &residual
+            arguments, "pp(nnn)L(iiippiddd)O(KKKK)(KKKKKKK)K(KKKKKKK):step", &wide, &validate,  //
+            &s.rows, &s.classes, &s.size, &ignore_index,                                        //
+            &s.surrogate, &s.scale, &s.interpolation, &s.pool_numerator, &s.live_gradient,      //
+            &s.reduction, &s.temperature, &s.pauc_weight, &s.bce_weight, &list,                 //
+            &logits, &targets, &iid, &weight,                                                   //
+            &held_scores, &held_targets, &held_iid, &held_weight, &cursor, &fill_at, &step,     //
+            &bounds, &loss, &per_class, &valid, &degenerate, &ref_count, &gradient, &whole
         ))
         return false;
     for (Py_ssize_t k = 0; k < PyList_Size(list); ++k)
         levels.push_back(PyFloat_AsDouble(PyList_GetItem(list, k)));
+    request = {ignore_index, validate != 0, 0};
     s.levels = levels.data();
     s.num_knots = static_cast<Size>(levels.size());
     point(s.logits, logits);
@@ -158,42 +200,94 @@ bool parse(PyObject* arguments, Step<T>& s, std::vector<double>& levels) {
     point(s.held_targets, held_targets);
     point(s.held_iid, held_iid);
     point(s.held_weight, held_weight);
+    point(fill, fill_at);
     point(s.bounds, bounds);
-    point(s.losses, losses);
+    point(s.loss, loss);
+    point(s.per_class, per_class);
     point(s.valid, valid);
     point(s.degenerate, degenerate);
     point(s.ref_count, ref_count);
     point(s.gradient, gradient);
-    point(s.entropy, entropy);
-    point(s.residual, residual);
+    point(s.whole, whole);
     return !PyErr_Occurred();
 }
 
 template <typename T>
-PyObject* parse_and_run(PyObject* arguments) {
-    Step<T> s;
-    std::vector<double> levels;
-    if (!parse(arguments, s, levels)) return nullptr;
-    bool done = false, out_of_memory = false;
-    Py_BEGIN_ALLOW_THREADS;
-    try {
-        done = dispatch(s);
-    } catch (const std::bad_alloc&) {
-        out_of_memory = true;
-    }
-    Py_END_ALLOW_THREADS;
-    return out_of_memory ? PyErr_NoMemory() : PyBool_FromLong(done);
+bool parse_entry(PyObject* arguments, Entry<T>& e) {
+    int wide;
+    Address logits, targets, iid, weight;
+    Address held_scores, held_targets, held_iid, held_weight, cursor, fill, step;
+    long long ignore_index;
+    if (!PyArg_ParseTuple(
+            arguments, "p(nnn)L(KKKK)(KKKKKKK):enter", &wide, &e.rows, &e.classes, &e.size,  //
+            &ignore_index, &logits, &targets, &iid, &weight,                                 //
+            &held_scores, &held_targets, &held_iid, &held_weight, &cursor, &fill, &step
+        ))
+        return false;
+    e.ignore_index = ignore_index;
+    point(e.logits, logits);
+    point(e.targets, targets);
+    point(e.iid, iid);
+    point(e.weight, weight);
+    point(e.held_scores, held_scores);
+    point(e.held_targets, held_targets);
+    point(e.held_iid, held_iid);
+    point(e.held_weight, held_weight);
+    point(e.cursor, cursor);
+    point(e.fill, fill);
+    point(e.step, step);
+    return true;
 }
 
-PyObject* step(PyObject*, PyObject* arguments) {
-    PyObject* wide = PyTuple_GetItem(arguments, 0);
-    if (!wide) return nullptr;
-    return PyObject_IsTrue(wide) ? parse_and_run<double>(arguments)
-                                 : parse_and_run<float>(arguments);
+// Calls `work` while other threads of Python may run. False if it was out of memory.
+template <typename Work>
+bool call(const Work& work) {
+    bool enough_memory = true;
+    Py_BEGIN_ALLOW_THREADS;
+    try {
+        work();
+    } catch (const std::bad_alloc&) {
+        enough_memory = false;
+    }
+    Py_END_ALLOW_THREADS;
+    if (!enough_memory) PyErr_NoMemory();
+    return enough_memory;
+}
+
+template <typename T>
+PyObject* step(PyObject* arguments) {
+    Step<T> s;
+    std::vector<double> levels;
+    Request request;
+    int64_t* fill;
+    if (!parse_step(arguments, s, levels, request, fill)) return nullptr;
+    bool done = false;
+    const auto work = [&] {
+        s.fill = *fill;
+        done = s.fill >= 0 && s.fill <= s.size && dispatch(s, request);
+    };
+    if (!call(work)) return nullptr;
+    if (done) return PyFloat_FromDouble(request.weight);
+    Py_RETURN_NONE;
+}
+
+template <typename T>
+PyObject* enter(PyObject* arguments) {
+    Entry<T> e;
+    if (!parse_entry(arguments, e) || !call([&] { enter(e); })) return nullptr;
+    Py_RETURN_NONE;
+}
+
+template <PyObject* single(PyObject*), PyObject* wide(PyObject*)>
+PyObject* by_dtype(PyObject*, PyObject* arguments) {
+    PyObject* is_wide = PyTuple_GetItem(arguments, 0);
+    if (!is_wide) return nullptr;
+    return PyObject_IsTrue(is_wide) ? wide(arguments) : single(arguments);
 }
 
 PyMethodDef methods[] = {
-    {"step", step, METH_VARARGS, "See pauc/fused.py."},
+    {"step", by_dtype<step<float>, step<double>>, METH_VARARGS, "See pauc/fused.py."},
+    {"enter", by_dtype<enter<float>, enter<double>>, METH_VARARGS, "See pauc/fused.py."},
     {nullptr, nullptr, 0, nullptr},
 };
 

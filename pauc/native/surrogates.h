@@ -105,19 +105,4 @@ Sums<T> trapezoid_sums(const Positives<T>& positives, const Band<T>& band) {
     return sums;
 }
 
-// The binary cross-entropy of the batch.
-template <typename T>
-void write_entropy(const Step<T>& s) {
-    std::vector<double> sums(s.classes);
-    for (Size i = 0; i < s.rows; ++i)
-        for (Size c = 0; c < s.classes; ++c) {
-            const T x = s.logits[i * s.classes + c], small = std::exp(-std::abs(x));
-            const bool positive = s.classes == 1 ? s.targets[i] == 1 : s.targets[i] == c;
-            sums[c] += std::max(x, T(0)) - (positive ? x : T(0)) + std::log1p(small);
-            const T soft = (x >= 0 ? T(1) : small) / (1 + small);
-            s.residual[i * s.classes + c] = (soft - (positive ? T(1) : T(0))) / s.rows;
-        }
-    for (Size c = 0; c < s.classes; ++c) s.entropy[c] = static_cast<T>(sums[c] / s.rows);
-}
-
 }  // namespace pauc

@@ -1,0 +1,65 @@
+// From the classes' losses to the loss, and how that moves with the logits.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "rows.h"
+
+namespace pauc {
+
+constexpr Size MOST_FACTORS = 1000;  // of up to 2 each, whose product is in range
+
+// The mean binary cross-entropy of each class. How the loss moves with the logits by way of these
+// is written into `whole`.
+template <typename T>
+std::vector<double> take_entropy(const Step<T>& s) {
+    const double share = 1.0 / std::max<Size>(s.rows, 1);
+    const T steep = static_cast<T>(s.bce_weight * share / (s.reduction == MEAN ? s.classes : 1));
+    std::vector<double> entropy(s.classes), product(s.classes, 1);
+    for (Size i = 0; i < s.rows; ++i) {
+        for (Size c = 0; c < s.classes; ++c) {
+            const T x = s.logits[i * s.classes + c], small = std::exp(-std::abs(x));
+            const bool positive = s.classes == 1 ? s.targets[i] == 1 : s.targets[i] == c;
+            entropy[c] += std::max(x, T(0)) - (positive ? x : T(0));
+            product[c] *= 1 + static_cast<double>(small);  // its logarithm is one of many
+            const T soft = (x >= 0 ? T(1) : small) / (1 + small);
+            s.whole[i * s.classes + c] = steep * (soft - (positive ? T(1) : T(0)));
+        }
+        if (i % MOST_FACTORS != 0 && i + 1 < s.rows) continue;
+        for (Size c = 0; c < s.classes; ++c) {
+            entropy[c] += std::log(product[c]);
+            product[c] = 1;
+        }
+    }
+    for (double& sum : entropy) sum *= share;
+    return entropy;
+}
+
+// Writes the loss, of `per_class` that is 0 where invalid; and returns the weight of these in it.
+template <typename T>
+double reduce(const Step<T>& s, const std::vector<double>& entropy) {
+    double loss = 0, entropies = 0, weight = s.pauc_weight;
+    int64_t valid = 0;
+    for (Size c = 0; c < s.classes; ++c) {
+        loss += s.per_class[c];
+        valid += s.valid[c];
+        if (!s.valid[c]) s.per_class[c] = std::numeric_limits<T>::quiet_NaN();
+        const double extra = s.whole ? s.bce_weight * entropy[c] : 0;
+        entropies += extra;
+        if (s.reduction == NONE) s.loss[c] = static_cast<T>(weight * s.per_class[c] + extra);
+    }
+    if (s.reduction == NONE) return weight;
+    if (s.reduction == MEAN) {
+        weight /= std::max<int64_t>(valid, 1);
+        entropies /= s.classes;
+    }
+    s.loss[0] = static_cast<T>(weight * loss + entropies);
+    return weight;
+}
+
+}  // namespace pauc
