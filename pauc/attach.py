@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from pauc.step import PAUCTerms
 
 
 class Gradients(NamedTuple):
@@ -18,17 +21,21 @@ class Gradients(NamedTuple):
 
 
 def attach(
-    logits: Tensor, loss: Tensor, per_class: Tensor, gradients: Gradients
-) -> tuple[Tensor, Tensor]:
-    """Give a gradient to the logits to the loss (``[]`` or ``[C]``) and its parts ``[C]``.
+    logits: Tensor,
+    loss: Tensor,
+    per_class: Tensor,
+    gradients: Gradients,
+    again: Callable[[], PAUCTerms],
+) -> None:
+    """Give the loss (``[]`` or ``[C]``) and its parts ``[C]``, nobody else's, a gradient.
 
-    They must be nobody else's, and are returned. Their own derivative is not known: where that is
-    asked for, a RuntimeError says so.
+    Args:
+        again: returns the same loss and parts as a graph of operators, for a gradient that is
+            itself to be differentiated.
     """
-    attached: tuple[Tensor, Tensor] = _Attached.apply(  # type: ignore[no-untyped-call]
-        logits, (loss, per_class), *gradients
+    _Attached.apply(  # type: ignore[no-untyped-call]
+        logits, (loss, per_class), again, *gradients
     )
-    return attached
 
 
 class _Attached(torch.autograd.Function):
@@ -37,6 +44,7 @@ class _Attached(torch.autograd.Function):
         ctx: Any,
         logits: Tensor,
         values: tuple[Tensor, Tensor],  # in a tuple, since they are no inputs of the node
+        again: Callable[[], PAUCTerms],
         per_class: Tensor,
         whole: Tensor | None,
         valid: Tensor,
@@ -46,6 +54,7 @@ class _Attached(torch.autograd.Function):
         ctx.save_for_backward(per_class, whole, valid)
         # Not saved: its values, which may change, are of no interest.
         ctx.logits = logits
+        ctx.again = again
         ctx.weight = weight
         return values
 
@@ -53,36 +62,32 @@ class _Attached(torch.autograd.Function):
     def backward(
         ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None
     ) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # a graph of the gradient is wanted
+            return _by_operators(ctx, of_loss, of_parts), *(None,) * 6
         per_class, whole, valid = ctx.saved_tensors
         gradient = None
-        with torch.no_grad():
-            if of_loss is not None:
-                by = of_loss if of_loss.ndim == 0 else _without_nan(of_loss, valid)
-                gradient = per_class * (by * ctx.weight) if whole is None else whole * by
-            if of_parts is not None:
-                by_parts = per_class * _without_nan(of_parts, valid)
-                gradient = by_parts if gradient is None else gradient + by_parts
-        if gradient is not None and torch.is_grad_enabled():  # a graph of the gradient is wanted
-            sources = [part for part in (of_loss, of_parts) if part is not None]
-            gradient = _Last.apply(gradient, ctx.logits, *sources)  # type: ignore[no-untyped-call]
-        return gradient, *(None,) * 5
+        if of_loss is not None:
+            by = of_loss if of_loss.ndim == 0 else _without_nan(of_loss, valid)
+            gradient = per_class * (by * ctx.weight) if whole is None else whole * by
+        if of_parts is not None:
+            by_parts = per_class * _without_nan(of_parts, valid)
+            gradient = by_parts if gradient is None else gradient + by_parts
+        return gradient, *(None,) * 6
+
+
+def _by_operators(ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None) -> Tensor | None:
+    terms = ctx.again()
+    upstream = {terms.loss: of_loss, terms.per_class: of_parts}
+    asked = {value: by for value, by in upstream.items() if by is not None}
+    if not asked:
+        return None
+    gradient: Tensor
+    (gradient,) = torch.autograd.grad(
+        list(asked), ctx.logits, list(asked.values()), create_graph=True
+    )
+    return gradient
 
 
 def _without_nan(upstream: Tensor, valid: Tensor) -> Tensor:
     """Return 0 for a nan upstream of what is nan, where a derivative may be that."""
     return torch.where(valid | ~upstream.isnan(), upstream, 0.0)
-
-
-class _Last(torch.autograd.Function):
-    """Refuses to be differentiated, where autograd would take the gradient for a constant."""
-
-    @staticmethod
-    def forward(_ctx: Any, gradient: Tensor, *_sources: Tensor) -> Tensor:
-        return gradient.clone()
-
-    @staticmethod
-    def backward(_ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
-        raise RuntimeError(
-            "the gradient of this loss cannot be differentiated again: use pauc.pauc_loss_fn for "
-            "second derivatives"
-        )

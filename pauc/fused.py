@@ -1,24 +1,26 @@
 """A step of the loss on a CPU in one native call, see native/step.cpp.
 
-The numbers are those of :func:`pauc.pauc_loss_terms`, with the gradient beside the loss. What the
-native code is not for, or where it was not built, is computed by that function.
+The numbers are those of :func:`pauc.composed.composed_terms`, with the gradient beside the loss.
+What the native code is not for, or where it was not built, is computed by that function.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import increment_version
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import Parameter
 
 from pauc.attach import Gradients, attach
 from pauc.checks import check_rows, check_targets
+from pauc.composed import composed_terms
 from pauc.config import PAUCConfig
-from pauc.functional import pauc_loss_terms
 from pauc.queue import QueueState, compute_dtype
 from pauc.selection import knot_levels
 from pauc.step import PAUCTerms, has_entropy
@@ -74,7 +76,8 @@ class _Found(NamedTuple):
 def native_options(config: PAUCConfig) -> NativeOptions | None:
     """Return what the native code is told of a checked config; None where it is not for that."""
     if (
-        any(isinstance(option, Tensor) for option in config)
+        torch.compiler.is_compiling()
+        or any(isinstance(option, Tensor) for option in config)
         or config.max_pool_size is not None
         or config.budget_basis != "fpr"
         or (config.surrogate == "trapezoid" and config.edge_gradient != "detached")
@@ -115,16 +118,16 @@ def pauc_step(
     validate_args: bool = True,
     diagnostics: bool = False,
 ) -> tuple[PAUCTerms, Entry | None, Tensor | None]:
-    """Return :func:`pauc.pauc_loss_terms`, the rows that enter the queue, and bounds to pass on.
+    """Return the terms of a step, the rows that enter the queue, and bounds to pass on.
 
     Where the entry is None, ``terms.queue`` is the queue after the step. Otherwise it is the queue
-    before, into which the caller lets the rows enter by :func:`enter_`; and the gradient cannot be
-    differentiated again.
+    before, into which the caller lets the rows enter by :func:`entered` or :func:`enter_`.
 
     Args:
         bounds: from any step, whose owner lets go of them; None: from no step. Where scores are
             looked for first: they change what a step costs, never what comes out.
-        options: :func:`native_options` of ``config``.
+        config: checked, as :func:`pauc.config.make_config` returns it.
+        options: :func:`native_options` of it.
         others: as for :func:`pauc.pauc_loss_terms`.
     """
     rows = logits, targets, iid_mask, sample_weight
@@ -139,22 +142,39 @@ def pauc_step(
         found = _make_room(entry, options)
         weight = _call(entry, queue, bounds, found, options, validate_args)
         if weight is not None:
-            return _terms(scores, found, weight, queue), entry, bounds
-    terms = pauc_loss_terms(
+            if scores.requires_grad and torch.is_grad_enabled():
+                gradients = Gradients(found.gradient, found.whole, found.valid, weight)
+                again = _again(scores, targets, queue, config, iid_mask, sample_weight)
+                attach(scores, found.loss, found.per_class, gradients, again)
+            return PAUCTerms(*found[:5], {}, queue), entry, bounds
+    terms = composed_terms(
         logits,
         targets,
         queue,
+        config,
         iid_mask=iid_mask,
         sample_weight=sample_weight,
         validate_args=validate_args,
         diagnostics=diagnostics,
-        **config._asdict(),
     )
     return terms, None, bounds
 
 
+def entered(queue: QueueState, entry: Entry) -> QueueState:
+    """Return a queue with the rows in it, as :func:`pauc.enqueue` does."""
+    after = QueueState(*(part.clone() for part in queue))
+    _enter(after, entry)
+    return after
+
+
 def enter_(queue: QueueState, entry: Entry) -> None:
-    """Let rows enter in place, as :func:`pauc.queue.enqueue` does: for the owner of the tensors."""
+    """Let rows enter in place: for the owner of the tensors."""
+    _enter(queue, entry)
+    # A graph that has kept one is to notice.
+    increment_version([part for part in queue if not part.is_inference()])
+
+
+def _enter(queue: QueueState, entry: Entry) -> None:
     _native.enter(
         entry.scores.dtype == torch.float64,
         (*entry.scores.shape, queue.weight.shape[0]),
@@ -162,8 +182,6 @@ def enter_(queue: QueueState, entry: Entry) -> None:
         _addresses(entry[:4]),
         _addresses(queue),
     )
-    # A graph that has kept one is to notice.
-    increment_version([part for part in queue if not part.is_inference()])
 
 
 def _serves(rows: tuple[Any, ...], queue: QueueState) -> bool:
@@ -174,12 +192,13 @@ def _serves(rows: tuple[Any, ...], queue: QueueState) -> bool:
     logits = rows[0]
     return (
         _native is not None
+        and get_proxy_mode() is None
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and all(part is None or _has_memory(part) for part in (*rows, *queue))
         and not _is_dual(logits)
         and logits.ndim == 2
         and logits.is_floating_point()
-        and compute_dtype(logits) == queue.scores.dtype
+        and compute_dtype(logits, queue.scores) == queue.scores.dtype
         and not queue.multilabel
         and _is_sound(queue)
     )
@@ -207,6 +226,7 @@ def _is_sound(queue: QueueState) -> bool:
         queue.targets.dtype == torch.int64
         and queue.iid.dtype == torch.bool
         and queue.weight.dtype == queue.scores.dtype
+        and not (queue.scores.requires_grad or queue.weight.requires_grad)
         and all(part.shape == size for part in queue[1:4])
         and all(part.is_contiguous() for part in queue[:4])
         and all(part.dtype == torch.int64 and part.numel() == 1 for part in queue[4:])
@@ -290,8 +310,33 @@ def _addresses(parts: tuple[Tensor | None, ...]) -> tuple[int, ...]:
     return tuple([0 if part is None else part.data_ptr() for part in parts])
 
 
-def _terms(scores: Tensor, found: _Found, weight: float, queue: QueueState) -> PAUCTerms:
-    loss, per_class, valid, degenerate, ref_count, gradient, whole = found
-    if scores.requires_grad and torch.is_grad_enabled():
-        attach(scores, loss, per_class, Gradients(gradient, whole, valid, weight))
-    return PAUCTerms(loss, per_class, valid, degenerate, ref_count, {}, queue)
+def _again(
+    scores: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    config: PAUCConfig,
+    iid_mask: Tensor | None,
+    sample_weight: Tensor | None,
+) -> Callable[[], PAUCTerms]:
+    """Return how to compute the same loss with all its derivatives, unless a row has changed."""
+    given = (scores, targets, iid_mask, sample_weight, *queue)
+    kept = [part for part in given if part is not None and not part.is_inference()]
+    versions = [part._version for part in kept]
+
+    def again() -> PAUCTerms:
+        if [part._version for part in kept] != versions:
+            raise RuntimeError(
+                "the gradient of this loss cannot be differentiated again, since its logits, its "
+                "targets or its queue have changed: use pauc.pauc_loss_fn for second derivatives"
+            )
+        return composed_terms(
+            scores,
+            targets,
+            queue,
+            config,
+            iid_mask=iid_mask,
+            sample_weight=sample_weight,
+            validate_args=False,
+        )
+
+    return again

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pauc.checks import check_flag
+from pauc.composed import composed_terms
 from pauc.config import PAUCConfig, PAUCOptions, make_config
 from pauc.distributed import sharded_terms, world_size
-from pauc.functional import pauc_loss_terms
 from pauc.fused import Entry, enter_, native_options, pauc_step
 from pauc.presets import preset_for_budget
 from pauc.queue import QueueState
@@ -171,20 +171,16 @@ class PAUCAtBudgetLoss(QueuedLoss):
         return terms_and_rows
 
     def _terms(self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any) -> PAUCTerms:
-        queue = self.queue
-        if torch.compiler.is_compiling():
-            return pauc_loss_terms(
-                logits,
-                targets,
-                queue,
-                diagnostics=diagnostics,
-                **side,
-                **self._step_config()._asdict(),
+        if torch.compiler.is_compiling():  # nothing but the queue may change then
+            config = make_config(self._step_config()._asdict())
+            return composed_terms(
+                logits, targets, self.queue, config, diagnostics=diagnostics, **side
             )
         if self.config is not self._checked:  # a schedule, or a person, has set another
             # Not `config`, which would write what moves, and a CUDA graph would record that.
             self._config = self._checked = make_config(self.config._asdict())
             self._native_options = native_options(self._checked)
+        queue = self.queue
         terms, entry, self._bounds = pauc_step(
             logits,
             targets,

@@ -1,4 +1,4 @@
-"""Settings that every test shares: one torch thread and two Hypothesis profiles.
+"""What tests share: one torch thread, two Hypothesis profiles, and both ways to take a step.
 
 HYPOTHESIS_PROFILE=long runs 10,000 fresh examples a test; the default runs the same 150 examples
 each time, so that a failure in CI is a failure of the commit and not of the draw.
@@ -6,8 +6,11 @@ each time, so that a failure in CI is a failure of the commit and not of the dra
 
 import os
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from pauc import fused
 
 torch.set_num_threads(1)
 
@@ -22,3 +25,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="module", params=["native", "composed"])
+def each_path(request):
+    """Run a module's tests with the native code and without; for `pytest.mark.usefixtures`."""
+    if request.param == "native" and fused._native is None:
+        pytest.skip("installed without a compiler")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "composed":
+            patch.setattr(fused, "_native", None)
+        yield

@@ -19,7 +19,10 @@ from strategies import Batch, Problem, problems
 import pauc
 
 # A random batch is often degenerate or too small for its budget, which the module says once.
-pytestmark = pytest.mark.filterwarnings("ignore:PAUCAtBudgetLoss:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:PAUCAtBudgetLoss:UserWarning"),
+    pytest.mark.usefixtures("each_path"),
+]
 
 ROUNDINGS = 64  # the pool has at most 44 rows: a sum over it loses less than this many eps
 

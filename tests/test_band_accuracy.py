@@ -19,6 +19,8 @@ from pauc import (
     recommend_queue_size,
 )
 
+pytestmark = pytest.mark.usefixtures("each_path")
+
 # --- recommend_queue_size
 
 

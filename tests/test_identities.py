@@ -25,6 +25,8 @@ from pauc.band import Band, attach_knots
 from pauc.metrics import partial_auc
 from pauc.pool import Pool
 
+pytestmark = pytest.mark.usefixtures("each_path")
+
 OPTIONS = [
     {"surrogate": "trapezoid", "n_knots": 3},
     {"surrogate": "trapezoid", "tau_scale": "band"},

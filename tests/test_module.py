@@ -20,6 +20,8 @@ from pauc import (
     pauc_loss_terms,
 )
 
+pytestmark = pytest.mark.usefixtures("each_path")
+
 quiet = pytest.mark.filterwarnings("ignore:PAUCAtBudgetLoss")
 
 

@@ -10,9 +10,11 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from pauc import PAUCAtBudgetLoss, fused, init_queue, pauc_loss_terms
-from pauc.config import PAUCConfig
+from pauc import PAUCAtBudgetLoss, fused, init_queue, pauc_loss_fn
+from pauc.composed import composed_terms
+from pauc.config import PAUCConfig, make_config
 from pauc.fused import enter_, native_options, pauc_step
 
 pytestmark = pytest.mark.skipif(fused._native is None, reason="installed without a compiler")
@@ -56,6 +58,16 @@ def stream(kind, classes, steps, count, seed, *, plain=False):
 
 def native_step(logits, targets, queue, bounds, config, **rows):
     return pauc_step(logits, targets, queue, bounds, config, native_options(config), **rows)
+
+
+def by_operators(logits, targets, queue, **rows_and_options):
+    """The same by operators alone."""
+    rows = {
+        name: rows_and_options.pop(name)
+        for name in ("iid_mask", "sample_weight", "validate_args")
+        if name in rows_and_options
+    }
+    return composed_terms(logits, targets, queue, make_config(rows_and_options), **rows)
 
 
 def copied(state):
@@ -105,7 +117,7 @@ def test_steps_equal_the_pure_loss_whatever_the_bounds(kind, options, classes, v
             return native_step(logits, targets, queue, bounds, config, **rows)
 
         def pure(logits, queue=queue, targets=targets, rows=rows):
-            return (pauc_loss_terms(logits, targets, queue, **rows, **options),)
+            return (by_operators(logits, targets, queue, **rows, **options),)
 
         before = copied(queue)
         terms, grad, (entry, bounds) = run(native, logits, bounds)
@@ -149,7 +161,7 @@ def test_any_sizes_bounds_and_dtypes(kind, classes, size, count, bounds, dtype, 
     loss._warned = {"degenerate", "starved"}
     for logits, targets, iid, weight in stream(kind, classes, 6, count, seed):
         logits = logits.to(dtype)
-        expected = pauc_loss_terms(
+        expected = by_operators(
             logits, targets, loss.queue, iid_mask=iid, sample_weight=weight, **options
         )
         if loss._bounds is not None and seed % 3 == 0:
@@ -170,7 +182,7 @@ def test_many_pairs(link, pos_numerator, temperature, shift):
     logits = torch.randn(12_000, 1, generator=g, dtype=torch.float64) + shift * targets.view(-1, 1)
     options = {"surrogate": "pairwise", "beta": 0.02, "link": link, "temperature": temperature}
     options["pos_numerator"] = pos_numerator
-    state = pauc_loss_terms(
+    state = by_operators(
         logits[200:], targets[200:], init_queue(12_000, 1, dtype=torch.float64), beta=0.02
     ).queue
     found, expected = logits[:200].clone(), logits[:200].clone()
@@ -178,7 +190,7 @@ def test_many_pairs(link, pos_numerator, temperature, shift):
         found.requires_grad_(), targets[:200], state, None, PAUCConfig(**options)
     )
     assert entry is not None
-    loss = pauc_loss_terms(expected.requires_grad_(), targets[:200], state, **options).loss
+    loss = by_operators(expected.requires_grad_(), targets[:200], state, **options).loss
     terms.loss.backward()
     loss.backward()
     assert torch.allclose(terms.loss, loss, rtol=1e-6, atol=1e-6)
@@ -192,7 +204,7 @@ def test_more_pairs_than_the_native_code_takes_are_left_to_the_pure_loss():
     queue = init_queue(30_000, 1)
     terms, entry, _ = native_step(logits, targets, queue, None, config)
     assert entry is None
-    assert torch.equal(terms.loss, pauc_loss_terms(logits, targets, queue, **config._asdict()).loss)
+    assert torch.equal(terms.loss, by_operators(logits, targets, queue, **config._asdict()).loss)
 
 
 def trained(steps=8, **options):
@@ -205,7 +217,7 @@ def trained(steps=8, **options):
 
 def assert_as_the_pure_loss(loss):
     logits, targets, *_ = next(stream("normal", 1, 1, 500, 9, plain=True))
-    expected, _ = pauc_loss_terms(logits, targets, loss.queue, beta=0.02)[:2]
+    expected, _ = by_operators(logits, targets, loss.queue, beta=0.02)[:2]
     assert torch.allclose(loss(logits, targets), expected, equal_nan=True)
 
 
@@ -236,7 +248,7 @@ def test_rows_of_the_queue_whose_targets_are_no_class_are_negatives():
         loss(logits, targets)
     loss.queue_targets[5:9] = torch.tensor([7, -3, 2**40, -(2**40)])
     logits, targets, *_ = next(stream("normal", 3, 1, 300, 1, plain=True))
-    expected = pauc_loss_terms(logits, targets, loss.queue, beta=0.1).loss
+    expected = by_operators(logits, targets, loss.queue, beta=0.1).loss
     assert torch.allclose(loss(logits, targets), expected, equal_nan=True)
 
 
@@ -267,9 +279,7 @@ def test_steps_in_inference_mode_and_in_training():
         for logits, targets, *_ in stream("normal", 1, 8, 500, 0, plain=True):
             loss(logits, targets)
     for logits, targets, *_ in stream("normal", 1, 3, 500, 1, plain=True):
-        expected = pauc_loss_terms(
-            logits, targets, loss.queue, beta=0.02, surrogate="pairwise"
-        ).loss
+        expected = by_operators(logits, targets, loss.queue, beta=0.02, surrogate="pairwise").loss
         value = loss(logits.requires_grad_(), targets)
         value.backward()
         assert torch.allclose(value, expected, atol=1e-6)
@@ -280,7 +290,7 @@ def test_a_schedule_of_the_band():
     for step, (logits, targets, *_) in enumerate(stream("normal", 2, 12, 400, 0, plain=True)):
         beta = 0.8**step
         loss.config = loss.config._replace(beta=beta)
-        expected = pauc_loss_terms(logits, targets, loss.queue, beta=beta).loss
+        expected = by_operators(logits, targets, loss.queue, beta=beta).loss
         assert torch.allclose(loss(logits, targets), expected, equal_nan=True)
 
 
@@ -350,7 +360,46 @@ def test_bad_values_are_refused_or_taken_as_the_pure_loss_takes_them(classes):
     with pytest.raises(ValueError, match="sample_weight must be"):
         native_step(logits, targets % 2, queue, None, config, sample_weight=weight)
     terms, entry, _ = native_step(logits, targets, queue, None, config, validate_args=False)
-    expected = pauc_loss_terms(logits, targets, queue, validate_args=False, beta=0.5)
+    expected = by_operators(logits, targets, queue, validate_args=False, beta=0.5)
     assert torch.allclose(terms.loss, expected.loss)
     enter_(queue, entry)
     assert all(torch.equal(a, b) for a, b in zip(queue, expected.queue, strict=True))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_pure_function_changes_nothing_and_equals_the_operators(options):
+    queue = init_queue(300, 3, dtype=torch.float64)
+    for logits, targets, iid, weight in stream("normal", 3, 9, 80, seed=2):
+        rows = {"iid_mask": iid, "sample_weight": weight, **options}
+        given = logits, targets, *queue
+        before = [part.clone() for part in given]
+        loss, after = pauc_loss_fn(logits, targets, queue, **rows)
+        expected = by_operators(logits, targets, queue, **rows)
+        assert torch.allclose(loss, expected.loss, atol=1e-6, equal_nan=True)
+        assert all(torch.equal(a, b) for a, b in zip(after, expected.queue, strict=True))
+        assert all(
+            torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(given, before, strict=True)
+        )
+        addresses = [part.data_ptr() for part in (*queue, *after)]
+        assert len(set(addresses)) == len(addresses)
+        queue = after
+
+
+def test_who_traces_sees_operators():
+    """Of a native call, a trace would keep the numbers and not how they came about."""
+    logits, targets = torch.randn(40, 1), torch.arange(40) % 2
+    queue = init_queue(50, 1)
+
+    def loss(logits):
+        return pauc_loss_fn(logits, targets, queue, beta=0.5, validate_args=False)[0]
+
+    traced = make_fx(loss)(torch.zeros(40, 1))
+    assert torch.allclose(traced(logits), loss(logits))
+
+
+def test_a_gradient_to_the_queue_is_that_of_the_operators():
+    logits, targets, *_ = next(stream("normal", 1, 1, 60, 0))
+    _, queue = pauc_loss_fn(logits, targets, init_queue(60, 1, dtype=torch.float64))
+    held = queue.scores.requires_grad_()
+    pauc_loss_fn(logits, targets, queue, beta=0.5)[0].backward()
+    assert held.grad.any()

@@ -9,6 +9,8 @@ import torch
 
 from pauc import PAUCAtBudgetLoss, enqueue, init_queue, pairwise_pauc, pauc_loss_fn, trapezoid_pauc
 
+pytestmark = pytest.mark.usefixtures("each_path")
+
 BAD_OPTIONS = [
     ({"alpha": -0.01}, ValueError, "alpha"),
     ({"alpha": 0.2, "beta": 0.1}, ValueError, "0 <= alpha < beta <= 1"),

@@ -13,6 +13,9 @@
 
 namespace pauc {
 
+// A sample of this many times the number of scores to the power of 2/3.
+constexpr double SAMPLE = 3;
+
 template <typename T>
 struct Window {
     T low, high;            // it holds what is above `low` and not above `high`
@@ -57,13 +60,26 @@ void make_room(std::vector<T>& values, size_t used) {
     if (values.size() < used + BLOCK) values.resize(2 * used + BLOCK);
 }
 
+// A class's windows: around the band, and, where the scale wants them, around both quartiles.
 template <typename T>
-void fill_windows(const Step<T>& s, const Class<T>& c, Window<T>* windows, int count) {
+struct Windows {
+    Window<T> window[MAX_WINDOWS];
+    double top[MAX_WINDOWS], bottom[MAX_WINDOWS];  // the FPRs that a window is for
+    int count;
+
+    explicit Windows(const Step<T>& s)
+        : top{s.levels[0], 0.25, 0.75},
+          bottom{s.levels[s.num_knots - 1], 0.25, 0.75},
+          count(s.scale == IQR ? 3 : 1) {}
+};
+
+template <typename T>
+void fill_windows(const Step<T>& s, const Class<T>& c, Windows<T>& windows) {
     size_t used[MAX_WINDOWS] = {};
-    for (int w = 0; w < count; ++w) windows[w].above = 0;
+    for (Window<T>& window : windows.window) window.above = 0;
     auto fill = [&](const T* value, Size) {
-        for (int w = 0; w < count; ++w) {
-            Window<T>& window = windows[w];
+        for (int w = 0; w < windows.count; ++w) {
+            Window<T>& window = windows.window[w];
             make_room(window.inside, used[w]);
             T* inside = window.inside.data();
             size_t end = used[w];
@@ -76,9 +92,9 @@ void fill_windows(const Step<T>& s, const Class<T>& c, Window<T>* windows, int c
         }
     };
     for_each_block(c.live, 0, s.rows, c.hidden, fill);
-    for (int w = 0; w < count; ++w) windows[w].live = used[w];
+    for (int w = 0; w < windows.count; ++w) windows.window[w].live = used[w];
     for_each_block(c.held, s.rows, s.fill, c.hidden, fill);
-    for (int w = 0; w < count; ++w) windows[w].inside.resize(used[w]);
+    for (int w = 0; w < windows.count; ++w) windows.window[w].inside.resize(used[w]);
 }
 
 template <typename T>
@@ -86,12 +102,11 @@ T next_below(T value) {
     return std::nextafter(value, -std::numeric_limits<T>::infinity());
 }
 
-// Puts the bounds so many ranks beyond those sought, among descending ranks `begin` and later of
-// which `scores` are the scores in any order. A bound for whose rank there is no score stays.
+// Puts the bounds at descending ranks of scores that come in any order. A bound for whose rank
+// there is no score stays.
 template <typename T>
-void bound_by_ranks(Window<T>& window, std::vector<T>& scores, int64_t begin, int64_t margin) {
+void bound_by_ranks(Window<T>& window, std::vector<T>& scores, int64_t upper, int64_t lower) {
     const auto from = scores.begin(), to = scores.end();
-    const int64_t upper = window.first - margin - begin, lower = window.last + margin - begin;
     const int64_t size = static_cast<int64_t>(scores.size());
     auto rest = from;
     if (upper >= 0 && upper < size) {
@@ -141,7 +156,8 @@ void move_bounds(
     const int64_t over = window.first - window.above;
     const int64_t under = window.above + static_cast<int64_t>(scores.size()) - 1 - window.last;
     if (over + under > 8 * margin) {
-        bound_by_ranks(window, scores, window.above, margin);
+        const int64_t begin = window.above + margin;
+        bound_by_ranks(window, scores, window.first - begin, window.last - begin + 2 * margin);
     } else {
         window.high = moved_bound(window.high, highest, over, margin);
         window.low = std::min(moved_bound(window.low, lowest, under, margin), next_below(lowest));
@@ -163,15 +179,22 @@ T quantile(std::vector<T>& scores, int64_t above, double level, int64_t last, in
     return interpolated(scores[high], below, position, last, kind);
 }
 
+// The reference scores, or about one in `stride` of them, at irregular distances.
 template <typename T>
-std::vector<T> reference_scores(const Step<T>& s, const Class<T>& c) {
+std::vector<T> reference_scores(const Step<T>& s, const Class<T>& c, Size stride) {
+    const Size total = s.rows + s.fill;
+    const int32_t* next = c.hidden.begin;
     std::vector<T> scores;
-    auto collect = [&](const T* value, Size) {
-        for (int j = 0; j < BLOCK; ++j)
-            if (value[j] == value[j]) scores.push_back(value[j]);
-    };
-    for_each_block(c.live, 0, s.rows, c.hidden, collect);
-    for_each_block(c.held, s.rows, s.fill, c.hidden, collect);
+    scores.reserve(total / stride + 1);
+    uint32_t hash = 1;
+    for (Size first = 0; first < total; first += stride) {
+        hash = hash * 1664525 + 1013904223;  // (Knuth 1997, section 3.3.4)
+        const Size row = std::min<Size>(first + ((hash >> 16) * stride >> 16), total - 1);
+        while (next != c.hidden.end && *next < row) ++next;
+        if (next != c.hidden.end && *next == row) continue;
+        const T score = row < s.rows ? c.live[row] : c.held[row - s.rows];
+        if (score == score) scores.push_back(score);
+    }
     return scores;
 }
 
@@ -183,37 +206,41 @@ int64_t margin_of(const Step<T>& s, double level) {
     return 8 + static_cast<int64_t>(5 * std::sqrt(2 * s.rows * share * (1 - share)));
 }
 
-// A class's windows: around the band, and, where the scale wants them, around both quartiles.
+// How far apart about this many scores are among all.
 template <typename T>
-struct Windows {
-    Window<T> window[MAX_WINDOWS];
-    double top[MAX_WINDOWS], bottom[MAX_WINDOWS];  // the FPRs that a window is for
-    int count;
+Size sample_stride(const Step<T>& s) {
+    const double total = static_cast<double>(s.rows + s.fill);
+    return std::max<Size>(static_cast<Size>(std::cbrt(total) / SAMPLE), 1);
+}
 
-    explicit Windows(const Step<T>& s)
-        : top{s.levels[0], 0.25, 0.75},
-          bottom{s.levels[s.num_knots - 1], 0.25, 0.75},
-          count(s.scale == IQR ? 3 : 1) {}
-};
-
-// Moves the bounds of a window that does not serve by about twice as far as the ranks that it lacks
-// and so many more, by the mean distance of its scores.
+// Bounds the windows that do not serve by the ranks of a sample (Floyd and Rivest 1975), or of all
+// scores with a stride of 1, and fills them.
 template <typename T>
-void widen(Window<T>& window, int64_t margin) {
-    if (window.inside.empty()) return;
-    const int64_t size = static_cast<int64_t>(window.inside.size());
-    const int64_t over = window.above - window.first, under = window.last + 1 - window.above - size;
-    const auto ends = std::minmax_element(window.inside.begin(), window.inside.end());
-    const T step = 2 * (*ends.second - *ends.first) / size;
-    if (over > 0) window.high += step * (over + margin);
-    if (under > 0) window.low -= step * (under + margin);
+void refill(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& windows, Size stride) {
+    constexpr T inf = std::numeric_limits<T>::infinity();
+    std::vector<T> scores;
+    for (int w = 0; w < windows.count; ++w) {
+        Window<T>& window = windows.window[w];
+        if (window.serves()) continue;
+        if (scores.empty()) scores = reference_scores(s, c, stride);
+        const double share = static_cast<double>(scores.size()) / static_cast<double>(last + 1);
+        const double level = std::min(windows.bottom[w], 0.5);
+        const double ranks = static_cast<double>(scores.size()) * level * (1 - level);
+        const int64_t margin = stride == 1 ? margin_of(s, level) : 4 + 4 * std::sqrt(ranks);
+        window.low = -inf;
+        window.high = inf;
+        bound_by_ranks(
+            window, scores, static_cast<int64_t>(std::floor(window.first * share)) - margin,
+            static_cast<int64_t>(std::ceil(window.last * share)) + margin
+        );
+    }
+    if (!scores.empty()) fill_windows(s, c, windows);
 }
 
 // Collects a class's scores around the ranks sought, of `last + 1` reference scores. False if there
 // are scores without an order.
 template <typename T>
 bool find_scores(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& windows) {
-    constexpr T inf = std::numeric_limits<T>::infinity();
     const T* bounds = s.bounds + c.index * MAX_WINDOWS * 2;
     for (int w = 0; w < windows.count; ++w) {
         Window<T>& window = windows.window[w];
@@ -222,24 +249,16 @@ bool find_scores(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& 
         window.first = static_cast<int64_t>(std::floor(windows.top[w] * static_cast<double>(last)));
         window.last =
             static_cast<int64_t>(std::ceil(windows.bottom[w] * static_cast<double>(last)));
+        window.above = 0;
+        window.inside.clear();
     }
-    fill_windows(s, c, windows.window, windows.count);
-    std::vector<T> all;
-    for (int w = 0; w < windows.count; ++w) {
-        Window<T>& window = windows.window[w];
-        if (window.serves()) continue;
-        const int64_t margin = margin_of(s, windows.bottom[w]);
-        widen(window, margin);
-        fill_windows(s, c, &window, 1);
-        if (window.serves()) continue;
-        if (all.empty()) all = reference_scores(s, c);
-        window.low = -inf;
-        window.high = inf;
-        bound_by_ranks(window, all, 0, margin);
-        fill_windows(s, c, &window, 1);
-        if (!window.serves()) return false;
-    }
-    return true;
+    if (!std::isnan(bounds[0])) fill_windows(s, c, windows);
+    const Size stride = sample_stride(s);
+    if (stride > 1) refill(s, c, last, windows, stride);
+    refill(s, c, last, windows, 1);
+    return std::all_of(windows.window, windows.window + windows.count, [](const Window<T>& window) {
+        return window.serves();
+    });
 }
 
 // Returns a class's quantiles, the knots and then the quartiles, and leaves bounds for the next
