@@ -3,7 +3,7 @@
 def step(
     wide: bool,  # float64
     validate: bool,
-    shape: tuple[int, int, int],  # rows, classes, the queue's size
+    shape: tuple[int, int, int, bool],  # rows, classes, the queue's size, multi-label
     ignore_index: int,
     options: tuple[int | float, ...],
     levels: list[float],
@@ -14,7 +14,7 @@ def step(
 ) -> float | None: ...
 def enter(
     wide: bool,
-    shape: tuple[int, int, int],
+    shape: tuple[int, int, int, bool],
     ignore_index: int,
     batch: tuple[int, ...],
     queue: tuple[int, ...],

@@ -55,7 +55,7 @@ class Entry(NamedTuple):
     """
 
     scores: Tensor  # [N, C] dtype of the queue's
-    targets: Tensor  # [N] int64
+    targets: Tensor  # [N] or [N, 1] int64; multi-label [N, C]
     iid: Tensor | None  # [N] bool
     weight: Tensor | None  # [N] dtype of the queue's
     ignore_index: int
@@ -134,7 +134,8 @@ def pauc_step(
     if options is not None and not diagnostics and _serves(rows, queue):
         check_rows(logits, targets, queue, iid_mask, sample_weight)
         if validate_args and targets.dtype != torch.int64:
-            check_targets(targets.reshape(-1), logits.shape[1], options.ignore_index)
+            flat = targets if queue.multilabel else targets.reshape(-1)
+            check_targets(flat, logits.shape[1], options.ignore_index)
         # Before they are detached, so that the gradient finds its way back.
         scores = logits.to(queue.scores.dtype)
         entry = _make_entry(scores, targets, iid_mask, sample_weight, options)
@@ -177,7 +178,7 @@ def enter_(queue: QueueState, entry: Entry) -> None:
 def _enter(queue: QueueState, entry: Entry) -> None:
     _native.enter(
         entry.scores.dtype == torch.float64,
-        (*entry.scores.shape, queue.weight.shape[0]),
+        (*entry.scores.shape, queue.weight.shape[0], queue.multilabel),
         entry.ignore_index,
         _addresses(entry[:4]),
         _addresses(queue),
@@ -199,7 +200,6 @@ def _serves(rows: tuple[Any, ...], queue: QueueState) -> bool:
         and logits.ndim == 2
         and logits.is_floating_point()
         and compute_dtype(logits, queue.scores) == queue.scores.dtype
-        and not queue.multilabel
         and _is_sound(queue)
     )
 
@@ -221,13 +221,15 @@ def _is_dual(logits: Tensor) -> bool:
 
 def _is_sound(queue: QueueState) -> bool:
     """Return whether a queue's tensors are what native code takes them for."""
-    size = queue.scores.shape[1:]
+    size = queue.weight.shape
+    multilabel = queue.multilabel
     return (
-        queue.targets.dtype == torch.int64
+        queue.targets.dtype == (torch.int8 if multilabel else torch.int64)
+        and queue.targets.shape == (queue.scores.shape if multilabel else size)
+        and queue.scores.shape[1:] == queue.iid.shape == size
         and queue.iid.dtype == torch.bool
         and queue.weight.dtype == queue.scores.dtype
         and not (queue.scores.requires_grad or queue.weight.requires_grad)
-        and all(part.shape == size for part in queue[1:4])
         and all(part.is_contiguous() for part in queue[:4])
         and all(part.dtype == torch.int64 and part.numel() == 1 for part in queue[4:])
     )
@@ -295,7 +297,7 @@ def _call(
     return _native.step(
         entry.scores.dtype == torch.float64,
         validate_args,
-        (*entry.scores.shape, queue.weight.shape[0]),
+        (*entry.scores.shape, queue.weight.shape[0], queue.multilabel),
         entry.ignore_index,
         options.numbers,
         options.levels,

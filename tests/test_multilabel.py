@@ -41,7 +41,10 @@ from pauc import (
 )
 from pauc.metrics import coverage_at_budget, partial_auc, tpr_at_fpr
 
-pytestmark = pytest.mark.filterwarnings("ignore:(PAUCAtBudget|RecallAtQuantile|SmoothAP)Loss")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:(PAUCAtBudget|RecallAtQuantile|SmoothAP)Loss"),
+    pytest.mark.usefixtures("each_path"),
+]
 
 TERMS = {"pauc": pauc_loss_terms, "recall": recall_at_quantile_terms, "ap": smooth_ap_terms}
 MODULES = {"pauc": PAUCAtBudgetLoss, "recall": RecallAtQuantileLoss, "ap": SmoothAPLoss}

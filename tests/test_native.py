@@ -36,7 +36,7 @@ def scores_of(kind, step, count, classes, g):
     return x
 
 
-def stream(kind, classes, steps, count, seed, *, plain=False):
+def stream(kind, classes, steps, count, seed, *, plain=False, multilabel=False):
     """Batches with ignored rows, rows that are not iid, weights, and now and then a nan."""
     g = torch.Generator().manual_seed(seed)
     for step in range(steps):
@@ -44,6 +44,9 @@ def stream(kind, classes, steps, count, seed, *, plain=False):
         targets = torch.randint(0, max(classes, 2), (count,), generator=g)
         if classes == 1:
             targets = (torch.rand(count, generator=g) < 0.1).long()
+        if multilabel:
+            targets = (torch.rand(count, classes, generator=g) < 0.3).long()
+            targets[torch.rand(count, classes, generator=g) < 0.2] = -100
         if plain:
             yield logits.float(), targets, None, None
             continue
@@ -104,13 +107,16 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("validate_args", [True, False])
-@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize(("classes", "multilabel"), [(1, False), (3, False), (3, True)])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_equal_the_pure_loss_whatever_the_bounds(kind, options, classes, validate_args):
+def test_steps_equal_the_operators_whatever_the_bounds(
+    kind, options, classes, multilabel, validate_args
+):
     config = PAUCConfig(**options)
-    queue, bounds = init_queue(500, classes, dtype=torch.float64), None
-    for logits, targets, iid, weight in stream(kind, classes, 16, 96, seed=1):
+    queue = init_queue(500, classes, multilabel=multilabel, dtype=torch.float64)
+    bounds = None
+    for logits, targets, iid, weight in stream(kind, classes, 16, 96, 1, multilabel=multilabel):
         rows = {"iid_mask": iid, "sample_weight": weight, "validate_args": validate_args}
 
         def native(logits, bounds, queue=queue, targets=targets, rows=rows):
@@ -152,14 +158,17 @@ def test_steps_equal_the_pure_loss_whatever_the_bounds(kind, options, classes, v
     bounds=st.floats(width=32),
     dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
     seed=st.integers(0, 2**20),
+    multilabel=st.booleans(),
 )
-def test_any_sizes_bounds_and_dtypes(kind, classes, size, count, bounds, dtype, seed):
+def test_any_sizes_bounds_and_dtypes(kind, classes, size, count, bounds, dtype, seed, multilabel):
     options = {"surrogate": "pairwise" if seed % 2 else "trapezoid", "beta": 0.1}
-    loss = PAUCAtBudgetLoss(classes, queue_size=size, **options)
+    loss = PAUCAtBudgetLoss(classes, multilabel=multilabel, queue_size=size, **options)
     if dtype == torch.float64:
         loss.double()
     loss._warned = {"degenerate", "starved"}
-    for logits, targets, iid, weight in stream(kind, classes, 6, count, seed):
+    for logits, targets, iid, weight in stream(
+        kind, classes, 6, count, seed, multilabel=multilabel
+    ):
         logits = logits.to(dtype)
         expected = by_operators(
             logits, targets, loss.queue, iid_mask=iid, sample_weight=weight, **options

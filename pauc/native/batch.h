@@ -1,98 +1,86 @@
-// The batch as the arithmetic wants it: without rows to ignore, with all columns.
+// What a step is given, and what of it is to be refused.
 
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <vector>
-
-#include "rows.h"
 
 namespace pauc {
 
-template <typename T>
-std::vector<T> selected(const T* values, Size width, const std::vector<int32_t>& rows) {
-    std::vector<T> result;
-    result.reserve(rows.size() * width);
-    for (int32_t row : rows)
-        result.insert(result.end(), values + row * width, values + (row + 1) * width);
-    return result;
-}
+using Size = std::ptrdiff_t;
+
+enum Surrogate { TRAPEZOID = 0, SIGMOID = 1, LOGISTIC = 2 };
+enum Scale { IQR = 0, BAND = 1, UNIT = 2 };
+enum Reduction { MEAN = 0, SUM = 1, NONE = 2 };
+enum Interpolation { LINEAR = 0, LOWER = 1, HIGHER = 2, NEAREST = 3, MIDPOINT = 4 };
+
+constexpr int MAX_WINDOWS = 3;  // around the band, and around each quartile
 
 template <typename T>
-void put_back(const std::vector<T>& values, Size width, const std::vector<int32_t>& rows, T* into) {
-    for (size_t i = 0; i < rows.size(); ++i)
-        std::copy_n(values.data() + i * width, width, into + rows[i] * width);
-}
+struct Batch {
+    Size rows, classes;
+    int multilabel;          // whether a row has a label for each class
+    int64_t ignore_index;    // target of what is absent
+    const T* logits;         // [rows, classes]
+    const int64_t* targets;  // [rows]; multi-label [rows, classes]
+    const uint8_t* iid;      // [rows]; null: all are
+    const T* weight;         // [rows]; null: ones
 
-// A step over the rows that are present. Rows are copied only if some are not.
+    bool is_ignored(int64_t target) const { return target == ignore_index; }
+
+    // 1 for a positive of a class, 0 for a negative, -1 for a row that is absent for it.
+    int label(Size row, Size c) const {
+        const int64_t target = targets[multilabel ? row * classes + c : row];
+        if (is_ignored(target)) return -1;
+        return target == (multilabel || classes == 1 ? 1 : c);
+    }
+
+    bool is_present(Size row) const {
+        for (Size c = 0; c < (multilabel ? classes : 1); ++c)
+            if (label(row, c) >= 0) return true;
+        return false;
+    }
+};
+
 template <typename T>
-class PresentRows {
-  public:
-    PresentRows(const Step<T>& given, int64_t ignore_index) : given_(given), step_(given) {
-        const int64_t* end = given.targets + given.rows;
-        all_ = std::find(given.targets, end, ignore_index) == end;
-        if (!all_) select(ignore_index);
-        if (!given.weight) {
-            weight_.assign(step_.rows, 1);
-            step_.weight = weight_.data();
-        }
-    }
-
-    const Step<T>& step() const { return step_; }
-
-    // Brings the gradients to where they were asked for.
-    void put_gradients_back() const {
-        if (all_) return;
-        put_back(gradient_, given_.classes, rows_, given_.gradient);
-        if (!given_.whole) return;
-        std::fill_n(given_.whole, given_.rows * given_.classes, T(0));
-        put_back(whole_, given_.classes, rows_, given_.whole);
-    }
-
-  private:
-    const Step<T>& given_;
-    Step<T> step_;
-    bool all_;
-    std::vector<int32_t> rows_;  // which are present
-    std::vector<T> logits_, weight_, gradient_, whole_;
-    std::vector<int64_t> targets_;
-    std::vector<uint8_t> iid_;
-
-    void select(int64_t ignore_index) {
-        for (Size i = 0; i < given_.rows; ++i)
-            if (given_.targets[i] != ignore_index) rows_.push_back(static_cast<int32_t>(i));
-        logits_ = selected(given_.logits, given_.classes, rows_);
-        targets_ = selected(given_.targets, 1, rows_);
-        gradient_.resize(logits_.size());
-        step_.rows = static_cast<Size>(rows_.size());
-        step_.logits = logits_.data();
-        step_.targets = targets_.data();
-        step_.gradient = gradient_.data();
-        if (given_.iid) {
-            iid_ = selected(given_.iid, 1, rows_);
-            step_.iid = iid_.data();
-        }
-        if (given_.weight) {
-            weight_ = selected(given_.weight, 1, rows_);
-            step_.weight = weight_.data();
-        }
-        if (given_.whole) {
-            whole_.resize(logits_.size());
-            step_.whole = whole_.data();
-        }
-    }
+struct Step : Batch<T> {
+    Size size, fill, num_knots;
+    int surrogate, scale, interpolation, pool_numerator, live_gradient, reduction;
+    double temperature, pauc_weight, bce_weight;
+    // Queue, of which the first `fill` of `size` are rows.
+    const T* held_scores;         // [classes, size]
+    const int64_t* held_targets;  // [size]
+    const int8_t* held_labels;    // multi-label, [classes, size]: 1, 0, or -1 for none
+    const uint8_t* held_iid;      // [size]
+    const T* held_weight;         // [size]
+    const double* levels;         // [num_knots] FPRs, ascending
+    T* bounds;                    // [classes, MAX_WINDOWS, 2], brought up to date
+    T* loss;                      // [], with NONE [classes]
+    T* per_class;                 // [classes], nan where invalid
+    bool* valid;                  // [classes]
+    bool* degenerate;             // [classes]
+    int64_t* ref_count;           // [classes]
+    T* gradient;                  // [rows, classes] of `per_class`, zeros at first
+    T* whole;                     // [rows, classes] of `loss`; null: there is no cross-entropy
 };
 
 // Whether a batch has targets or weights that are to be refused.
 template <typename T>
-bool is_refused(const Step<T>& s) {
-    const int64_t end = std::max<Size>(s.classes, 2);
-    int64_t outside = 0;
-    for (Size i = 0; i < s.rows; ++i) outside += (s.targets[i] < 0) | (s.targets[i] >= end);
-    for (Size i = 0; i < s.rows; ++i) outside += !(s.weight[i] >= 0) | std::isinf(s.weight[i]);
-    return outside > 0;
+bool is_refused(const Batch<T>& b) {
+    const int64_t end = b.multilabel ? 2 : std::max<Size>(b.classes, 2);
+    const Size count = b.multilabel ? b.rows * b.classes : b.rows;
+    int64_t bad = 0;
+    for (Size i = 0; i < count; ++i) {
+        const int64_t target = b.targets[i];
+        bad += !b.is_ignored(target) && (target < 0 || target >= end);
+    }
+    for (Size i = 0; b.weight && i < b.rows; ++i) {
+        const bool good = b.weight[i] >= 0 && std::isfinite(b.weight[i]);
+        bad += !good && b.is_present(i);
+    }
+    return bad > 0;
 }
 
 template <typename T>
@@ -105,9 +93,9 @@ bool all_finite(const T* values, Size count) {
 
 // Whether a class has a logit that is nan or infinite.
 template <typename T>
-bool is_poisoned(const Step<T>& s, Size c) {
-    for (Size i = 0; i < s.rows; ++i)
-        if (!std::isfinite(s.logits[i * s.classes + c])) return true;
+bool is_poisoned(const Batch<T>& b, Size c) {
+    for (Size i = 0; i < b.rows; ++i)
+        if (!std::isfinite(b.logits[i * b.classes + c]) && b.label(i, c) >= 0) return true;
     return false;
 }
 

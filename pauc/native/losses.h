@@ -8,7 +8,7 @@
 #include <limits>
 #include <vector>
 
-#include "rows.h"
+#include "batch.h"
 
 namespace pauc {
 
@@ -18,17 +18,23 @@ constexpr Size MOST_FACTORS = 1000;  // of up to 2 each, whose product is in ran
 // is written into `whole`.
 template <typename T>
 std::vector<double> take_entropy(const Step<T>& s) {
-    const double share = 1.0 / std::max<Size>(s.rows, 1);
-    const T steep = static_cast<T>(s.bce_weight * share / (s.reduction == MEAN ? s.classes : 1));
-    std::vector<double> entropy(s.classes), product(s.classes, 1);
+    std::vector<Size> present(s.classes);
+    for (Size i = 0; i < s.rows; ++i)
+        for (Size c = 0; c < s.classes; ++c) present[c] += s.label(i, c) >= 0;
+    std::vector<double> entropy(s.classes), product(s.classes, 1), share(s.classes);
+    for (Size c = 0; c < s.classes; ++c) share[c] = 1.0 / std::max<Size>(present[c], 1);
+    const double steep = s.bce_weight / (s.reduction == MEAN ? s.classes : 1);
     for (Size i = 0; i < s.rows; ++i) {
         for (Size c = 0; c < s.classes; ++c) {
+            T& moves = s.whole[i * s.classes + c];
+            moves = 0;
+            const int label = s.label(i, c);
+            if (label < 0) continue;
             const T x = s.logits[i * s.classes + c], small = std::exp(-std::abs(x));
-            const bool positive = s.classes == 1 ? s.targets[i] == 1 : s.targets[i] == c;
-            entropy[c] += std::max(x, T(0)) - (positive ? x : T(0));
+            entropy[c] += std::max(x, T(0)) - x * label;
             product[c] *= 1 + static_cast<double>(small);  // its logarithm is one of many
             const T soft = (x >= 0 ? T(1) : small) / (1 + small);
-            s.whole[i * s.classes + c] = steep * (soft - (positive ? T(1) : T(0)));
+            moves = static_cast<T>(steep * share[c]) * (soft - label);
         }
         if (i % MOST_FACTORS != 0 && i + 1 < s.rows) continue;
         for (Size c = 0; c < s.classes; ++c) {
@@ -36,7 +42,7 @@ std::vector<double> take_entropy(const Step<T>& s) {
             product[c] = 1;
         }
     }
-    for (double& sum : entropy) sum *= share;
+    for (Size c = 0; c < s.classes; ++c) entropy[c] *= share[c];
     return entropy;
 }
 

@@ -1,9 +1,8 @@
-// What a step is given, and its rows sorted by class.
+// The rows of a step, sorted by class.
 
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -11,48 +10,17 @@
 #include <limits>
 #include <vector>
 
+#include "batch.h"
+
 namespace pauc {
 
-using Size = std::ptrdiff_t;
-
-enum Surrogate { TRAPEZOID = 0, SIGMOID = 1, LOGISTIC = 2 };
-enum Scale { IQR = 0, BAND = 1, UNIT = 2 };
-enum Reduction { MEAN = 0, SUM = 1, NONE = 2 };
-enum Interpolation { LINEAR = 0, LOWER = 1, HIGHER = 2, NEAREST = 3, MIDPOINT = 4 };
-
-constexpr int MAX_WINDOWS = 3;  // around the band, and around each quartile
-constexpr int BLOCK = 128;      // scores that are looked at together
-
-template <typename T>
-struct Step {
-    Size rows, classes, size, fill, num_knots;
-    int surrogate, scale, interpolation, pool_numerator, live_gradient, reduction;
-    double temperature, pauc_weight, bce_weight;
-    // Batch: logits [rows, classes], the others [rows].
-    const T* logits;
-    const int64_t* targets;
-    const uint8_t* iid;  // null: all rows are
-    const T* weight;     // null: ones
-    // Queue: scores [classes, size], the others [size], of which the first `fill` are rows.
-    const T* held_scores;
-    const int64_t* held_targets;
-    const uint8_t* held_iid;
-    const T* held_weight;
-    const double* levels;  // [num_knots] FPRs, ascending
-    T* bounds;             // [classes, MAX_WINDOWS, 2], brought up to date
-    T* loss;               // [], with NONE [classes]
-    T* per_class;          // [classes], nan where invalid
-    bool* valid;           // [classes]
-    bool* degenerate;      // [classes]
-    int64_t* ref_count;    // [classes]
-    T* gradient;           // [rows, classes] of `per_class`, zeros at first
-    T* whole;              // [rows, classes] of `loss`; null: there is no cross-entropy in it
-};
+constexpr int BLOCK = 128;  // scores that are looked at together
 
 // Rows in ascending order: the batch's from 0 on, then the queue's.
 struct Span {
     const int32_t *begin, *end;
 
+    Size size() const { return end - begin; }
     Span below(Size row) const { return {begin, std::lower_bound(begin, end, row)}; }
 };
 
@@ -63,22 +31,29 @@ struct Class {
     const T* live;
     const T* held;
     Span own;     // the rows that are its positives
+    Span barred;  // the rows that are no negatives: these, and those which are absent
     Span hidden;  // the rows that are no reference rows: these, and those which are not iid
 };
 
-// The rows of batch and queue, sorted by class.
+using RowList = std::vector<int32_t>;
+
+// The rows of batch and queue, sorted by class unless a row has a label for each.
 template <typename T>
 struct Rows {
-    std::vector<int32_t> own;     // class after class; the positives, if there is one class
-    std::vector<int32_t> start;   // [classes + 1] or more, where a class's begin
-    std::vector<int32_t> others;  // not iid
-    std::vector<T> columns;       // [classes, rows], the batch's scores; empty for one class
+    RowList own;             // class after class; the positives, if there is one class
+    RowList start;           // [classes + 1] or more, where a class's begin
+    RowList absent;          // of the batch
+    RowList others;          // not iid
+    std::vector<T> columns;  // [classes, rows], the batch's scores; empty for one class
+};
+
+// Where a class's rows are put together.
+struct ClassRows {
+    RowList own, barred, hidden;
 };
 
 // Adds the rows with target 1, as rows from `offset` on.
-inline void append_positives(
-    const int64_t* targets, Size count, Size offset, std::vector<int32_t>& into
-) {
+inline void append_positives(const int64_t* targets, Size count, Size offset, RowList& into) {
     constexpr Size FEW = 16;  // so that most have none
     for (Size first = 0; first < count; first += FEW) {
         const Size end = std::min(first + FEW, count);
@@ -91,7 +66,7 @@ inline void append_positives(
 }
 
 // Adds the rows that are not iid, as rows from `offset` on. There are none nearly always.
-inline void append_others(const uint8_t* iid, Size count, Size offset, std::vector<int32_t>& into) {
+inline void append_others(const uint8_t* iid, Size count, Size offset, RowList& into) {
     if (count == 0 || !iid) return;
     const uint8_t* at = iid;
     while ((at = static_cast<const uint8_t*>(std::memchr(at, 0, iid + count - at)))) {
@@ -100,21 +75,36 @@ inline void append_others(const uint8_t* iid, Size count, Size offset, std::vect
     }
 }
 
+// Adds the labelled rows of a column that are no negatives, and those that are positives.
+template <typename Labels>
+void append_labelled(
+    const Labels& label_of_row, Size count, Size offset, RowList& own, RowList& barred
+) {
+    for (Size i = 0; i < count; ++i) {
+        const int label = label_of_row(i);
+        if (label >= 0 && label != 1) continue;
+        const int32_t row = static_cast<int32_t>(offset + i);
+        barred.push_back(row);
+        if (label == 1) own.push_back(row);
+    }
+}
+
 template <typename T>
 void sort_by_class(const Step<T>& s, Rows<T>& rows) {
     const Size total = s.rows + s.fill;
     // Read once: another thread might change a queue that it shares.
-    std::vector<int32_t> target(total);
+    RowList target(total);
     for (Size i = 0; i < total; ++i) {
-        const int64_t given = i < s.rows ? s.targets[i] : s.held_targets[i - s.rows];
-        const bool known = given >= 0 && given < s.classes;
+        const bool is_live = i < s.rows;
+        const int64_t given = is_live ? s.targets[i] : s.held_targets[i - s.rows];
+        const bool known = given >= 0 && given < s.classes && !(is_live && s.is_ignored(given));
         target[i] = static_cast<int32_t>(known ? given : s.classes);
     }
     rows.start.resize(s.classes + 2);  // the last is no class
     for (Size i = 0; i < total; ++i) ++rows.start[target[i] + 1];
     for (Size c = 0; c <= s.classes; ++c) rows.start[c + 1] += rows.start[c];
     rows.own.resize(total);
-    std::vector<int32_t> next(rows.start.begin(), rows.start.end() - 1);
+    RowList next(rows.start.begin(), rows.start.end() - 1);
     for (Size i = 0; i < total; ++i) rows.own[next[target[i]]++] = static_cast<int32_t>(i);
 }
 
@@ -133,39 +123,55 @@ std::vector<T> transposed(const T* values, Size rows, Size columns) {
 template <typename T>
 Rows<T> sort_rows(const Step<T>& s) {
     Rows<T> rows;
-    if (s.classes == 1) {
-        append_positives(s.targets, s.rows, 0, rows.own);
-        append_positives(s.held_targets, s.fill, s.rows, rows.own);
-        rows.start = {0, static_cast<int32_t>(rows.own.size())};
-    } else {
-        sort_by_class(s, rows);
-        rows.columns = transposed(s.logits, s.rows, s.classes);
-    }
+    if (s.classes > 1) rows.columns = transposed(s.logits, s.rows, s.classes);
     append_others(s.iid, s.rows, 0, rows.others);
     append_others(s.held_iid, s.fill, s.rows, rows.others);
+    if (s.multilabel) return rows;
+    for (Size i = 0; i < s.rows; ++i)
+        if (s.is_ignored(s.targets[i])) rows.absent.push_back(static_cast<int32_t>(i));
+    if (s.classes > 1) {
+        sort_by_class(s, rows);
+        return rows;
+    }
+    if (!s.is_ignored(1)) append_positives(s.targets, s.rows, 0, rows.own);
+    append_positives(s.held_targets, s.fill, s.rows, rows.own);
+    rows.start = {0, static_cast<int32_t>(rows.own.size())};
     return rows;
 }
 
-// Returns a class; `hidden` is where its rows are put together, if they must be.
+inline Span span_of(const RowList& rows) {
+    return {rows.data(), rows.data() + rows.size()};
+}
+
+inline Span merged(Span rows, const RowList& more, RowList& into) {
+    if (more.empty()) return rows;
+    into.clear();
+    std::set_union(rows.begin, rows.end, more.begin(), more.end(), std::back_inserter(into));
+    return span_of(into);
+}
+
+// Returns a class, whose rows are put together in `room` where they must be.
 template <typename T>
-Class<T> make_class(
-    const Step<T>& s, const Rows<T>& rows, Size index, std::vector<int32_t>& hidden
-) {
-    const int32_t* own = rows.own.data();
-    Class<T> c{
-        static_cast<int32_t>(index),
-        s.classes == 1 ? s.logits : rows.columns.data() + index * s.rows,
-        s.held_scores + index * s.size,
-        {own + rows.start[index], own + rows.start[index + 1]},
-        {},
-    };
-    c.hidden = c.own;
-    if (rows.others.empty()) return c;
-    hidden.clear();
-    std::set_union(
-        c.own.begin, c.own.end, rows.others.begin(), rows.others.end(), std::back_inserter(hidden)
-    );
-    c.hidden = {hidden.data(), hidden.data() + hidden.size()};
+Class<T> make_class(const Step<T>& s, const Rows<T>& rows, Size index, ClassRows& room) {
+    Class<T> c{};
+    c.index = static_cast<int32_t>(index);
+    c.live = s.classes == 1 ? s.logits : rows.columns.data() + index * s.rows;
+    c.held = s.held_scores + index * s.size;
+    if (s.multilabel) {
+        room.own.clear();
+        room.barred.clear();
+        const auto live = [&](Size i) { return s.label(i, index); };
+        const auto held = [&](Size i) -> int { return s.held_labels[index * s.size + i]; };
+        append_labelled(live, s.rows, 0, room.own, room.barred);
+        append_labelled(held, s.fill, s.rows, room.own, room.barred);
+        c.own = span_of(room.own);
+        c.barred = span_of(room.barred);
+    } else {
+        const int32_t* own = rows.own.data();
+        c.own = {own + rows.start[index], own + rows.start[index + 1]};
+        c.barred = merged(c.own, rows.absent, room.barred);
+    }
+    c.hidden = merged(c.barred, rows.others, room.hidden);
     return c;
 }
 

@@ -10,6 +10,7 @@
 #include <Python.h>
 
 #include <new>
+#include <optional>
 #include <vector>
 
 #include "band.h"
@@ -64,9 +65,9 @@ void write_class(
 // What one class leaves to the next.
 template <typename T>
 struct Memory {
-    Windows<T> windows;           // for their room
-    std::vector<int32_t> hidden;  // likewise
-    double pairs = 0;             // that have been looked at
+    Windows<T> windows;  // for their room
+    ClassRows rows;      // likewise
+    double pairs = 0;    // that have been looked at
 };
 
 // A logit that is nan or infinite makes the loss and the gradient of its class nan.
@@ -74,7 +75,8 @@ template <typename T>
 void write_nan(const Step<T>& s, Size c) {
     s.valid[c] = true;
     s.per_class[c] = std::numeric_limits<T>::quiet_NaN();
-    for (Size i = 0; i < s.rows; ++i) s.gradient[i * s.classes + c] = s.per_class[c];
+    for (Size i = 0; i < s.rows; ++i)
+        if (s.label(i, c) >= 0) s.gradient[i * s.classes + c] = s.per_class[c];
 }
 
 // Writes what is known of a class, its loss as 0 where invalid. False where that is for other code.
@@ -82,10 +84,10 @@ template <typename T>
 inline bool take_class(
     const Step<T>& s, const Rows<T>& rows, int32_t index, bool finite, Memory<T>& memory
 ) {
-    const Class<T> c = make_class(s, rows, index, memory.hidden);
+    const Class<T> c = make_class(s, rows, index, memory.rows);
     s.per_class[index] = 0;
     s.valid[index] = s.degenerate[index] = false;
-    s.ref_count[index] = s.rows + s.fill - (c.hidden.end - c.hidden.begin);
+    s.ref_count[index] = s.rows + s.fill - c.hidden.size();
     if (!finite && is_poisoned(s, index)) {
         write_nan(s, index);
         return true;
@@ -111,52 +113,42 @@ inline bool take_class(
     return true;
 }
 
-// What a step is asked for beside the numbers.
-struct Request {
-    int64_t ignore_index;
-    bool validate;  // leave what is to be refused to other code
-    double weight;  // out: of the classes' losses in the loss
-};
-
-// False where a step is for other code; then nothing written is of use but bounds.
+// Returns the weight of the classes' losses in the loss, or nothing where a step is for other code;
+// then nothing written is of use but bounds.
 template <typename T>
-inline bool take_step(const Step<T>& given, Request& request) {
-    const PresentRows<T> present(given, request.ignore_index);
-    const Step<T>& s = present.step();
-    if (request.validate && is_refused(s)) return false;
+inline std::optional<double> take_step(const Step<T>& s, bool validate) {
+    if (validate && is_refused(s)) return {};
     const bool finite = all_finite(s.logits, s.rows * s.classes);
     const Rows<T> rows = sort_rows(s);
     Memory<T> memory{Windows<T>(s), {}};
     for (int32_t index = 0; index < s.classes; ++index)
-        if (!take_class(s, rows, index, finite, memory)) return false;
+        if (!take_class(s, rows, index, finite, memory)) return {};
     std::vector<double> entropy;
     if (s.whole) entropy = take_entropy(s);
-    request.weight = reduce(s, entropy);
-    if (s.whole) {
-        const T weight = static_cast<T>(request.weight);
-        for (Size k = 0; k < s.rows * s.classes; ++k) s.whole[k] += weight * s.gradient[k];
-    }
-    present.put_gradients_back();
-    return true;
+    const double weight = reduce(s, entropy);
+    if (s.whole)
+        for (Size k = 0; k < s.rows * s.classes; ++k)
+            s.whole[k] += static_cast<T>(weight) * s.gradient[k];
+    return weight;
 }
 
 #ifdef PAUC_AVX2
 // The same once more for processors that work on eight numbers at a time.
 template <typename T>
-__attribute__((target("avx2,fma"), flatten)) bool take_wide_step(
-    const Step<T>& s, Request& request
+__attribute__((target("avx2,fma"), flatten)) std::optional<double> take_wide_step(
+    const Step<T>& s, bool validate
 ) {
-    return take_step(s, request);
+    return take_step(s, validate);
 }
 #endif
 
 template <typename T>
-bool dispatch(const Step<T>& s, Request& request) {
+std::optional<double> dispatch(const Step<T>& s, bool validate) {
 #ifdef PAUC_AVX2
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return take_wide_step(s, request);
+        return take_wide_step(s, validate);
 #endif
-    return take_step(s, request);
+    return take_step(s, validate);
 }
 
 using Address = unsigned long long;
@@ -166,41 +158,54 @@ void point(T*& pointer, Address address) {
     pointer = reinterpret_cast<T*>(static_cast<uintptr_t>(address));
 }
 
+// Addresses of a batch and a queue, which a step reads and an entry writes.
+struct Addresses {
+    Address logits, targets, iid, weight;
+    Address held_scores, held_targets, held_iid, held_weight, cursor, fill, step;
+};
+
+template <typename T, template <typename> class Kind>
+void point_at_rows(Kind<T>& k, const Addresses& at, long long ignore_index) {
+    k.ignore_index = ignore_index;
+    point(k.logits, at.logits);
+    point(k.targets, at.targets);
+    point(k.iid, at.iid);
+    point(k.weight, at.weight);
+    point(k.held_scores, at.held_scores);
+    point(k.held_targets, k.multilabel ? 0 : at.held_targets);
+    point(k.held_labels, k.multilabel ? at.held_targets : 0);
+    point(k.held_iid, at.held_iid);
+    point(k.held_weight, at.held_weight);
+}
+
 // Arguments are those of pauc/_native.pyi.
 template <typename T>
 bool parse_step(
-    PyObject* arguments, Step<T>& s, std::vector<double>& levels, Request& request, int64_t*& fill
+    PyObject* arguments, Step<T>& s, std::vector<double>& levels, bool& validate, int64_t*& fill
 ) {
-    int wide, validate;
-    PyObject* list;
-    Address logits, targets, iid, weight;
-    Address held_scores, held_targets, held_iid, held_weight, cursor, fill_at, step;
-    Address bounds, loss, per_class, valid, degenerate, ref_count, gradient, whole;
+    int wide, checks;
     long long ignore_index;
+    PyObject* list;
+    Addresses at;
+    Address bounds, loss, per_class, valid, degenerate, ref_count, gradient, whole;
     if (!PyArg_ParseTuple(
-            arguments, "pp(nnn)L(iiippiddd)O(KKKK)(KKKKKKK)K(KKKKKKK):step", &wide, &validate,  //
-            &s.rows, &s.classes, &s.size, &ignore_index,                                        //
-            &s.surrogate, &s.scale, &s.interpolation, &s.pool_numerator, &s.live_gradient,      //
-            &s.reduction, &s.temperature, &s.pauc_weight, &s.bce_weight, &list,                 //
-            &logits, &targets, &iid, &weight,                                                   //
-            &held_scores, &held_targets, &held_iid, &held_weight, &cursor, &fill_at, &step,     //
-            &bounds, &loss, &per_class, &valid, &degenerate, &ref_count, &gradient, &whole
+            arguments, "pp(nnnp)L(iiippiddd)O(KKKK)(KKKKKKK)K(KKKKKKK):step", &wide, &checks,  //
+            &s.rows, &s.classes, &s.size, &s.multilabel, &ignore_index,                        //
+            &s.surrogate, &s.scale, &s.interpolation, &s.pool_numerator, &s.live_gradient,     //
+            &s.reduction, &s.temperature, &s.pauc_weight, &s.bce_weight, &list,                //
+            &at.logits, &at.targets, &at.iid, &at.weight,                                      //
+            &at.held_scores, &at.held_targets, &at.held_iid, &at.held_weight,                  //
+            &at.cursor, &at.fill, &at.step, &bounds,                                           //
+            &loss, &per_class, &valid, &degenerate, &ref_count, &gradient, &whole
         ))
         return false;
     for (Py_ssize_t k = 0; k < PyList_Size(list); ++k)
         levels.push_back(PyFloat_AsDouble(PyList_GetItem(list, k)));
-    request = {ignore_index, validate != 0, 0};
+    validate = checks != 0;
     s.levels = levels.data();
     s.num_knots = static_cast<Size>(levels.size());
-    point(s.logits, logits);
-    point(s.targets, targets);
-    point(s.iid, iid);
-    point(s.weight, weight);
-    point(s.held_scores, held_scores);
-    point(s.held_targets, held_targets);
-    point(s.held_iid, held_iid);
-    point(s.held_weight, held_weight);
-    point(fill, fill_at);
+    point_at_rows(s, at, ignore_index);
+    point(fill, at.fill);
     point(s.bounds, bounds);
     point(s.loss, loss);
     point(s.per_class, per_class);
@@ -215,27 +220,20 @@ bool parse_step(
 template <typename T>
 bool parse_entry(PyObject* arguments, Entry<T>& e) {
     int wide;
-    Address logits, targets, iid, weight;
-    Address held_scores, held_targets, held_iid, held_weight, cursor, fill, step;
     long long ignore_index;
+    Addresses at;
     if (!PyArg_ParseTuple(
-            arguments, "p(nnn)L(KKKK)(KKKKKKK):enter", &wide, &e.rows, &e.classes, &e.size,  //
-            &ignore_index, &logits, &targets, &iid, &weight,                                 //
-            &held_scores, &held_targets, &held_iid, &held_weight, &cursor, &fill, &step
+            arguments, "p(nnnp)L(KKKK)(KKKKKKK):enter", &wide,                 //
+            &e.rows, &e.classes, &e.size, &e.multilabel, &ignore_index,        //
+            &at.logits, &at.targets, &at.iid, &at.weight,                      //
+            &at.held_scores, &at.held_targets, &at.held_iid, &at.held_weight,  //
+            &at.cursor, &at.fill, &at.step
         ))
         return false;
-    e.ignore_index = ignore_index;
-    point(e.logits, logits);
-    point(e.targets, targets);
-    point(e.iid, iid);
-    point(e.weight, weight);
-    point(e.held_scores, held_scores);
-    point(e.held_targets, held_targets);
-    point(e.held_iid, held_iid);
-    point(e.held_weight, held_weight);
-    point(e.cursor, cursor);
-    point(e.fill, fill);
-    point(e.step, step);
+    point_at_rows(e, at, ignore_index);
+    point(e.cursor, at.cursor);
+    point(e.fill, at.fill);
+    point(e.step, at.step);
     return true;
 }
 
@@ -258,16 +256,16 @@ template <typename T>
 PyObject* step(PyObject* arguments) {
     Step<T> s;
     std::vector<double> levels;
-    Request request;
+    bool validate;
     int64_t* fill;
-    if (!parse_step(arguments, s, levels, request, fill)) return nullptr;
-    bool done = false;
+    if (!parse_step(arguments, s, levels, validate, fill)) return nullptr;
+    std::optional<double> weight;
     const auto work = [&] {
         s.fill = *fill;
-        done = s.fill >= 0 && s.fill <= s.size && dispatch(s, request);
+        if (s.fill >= 0 && s.fill <= s.size) weight = dispatch(s, validate);
     };
     if (!call(work)) return nullptr;
-    if (done) return PyFloat_FromDouble(request.weight);
+    if (weight) return PyFloat_FromDouble(*weight);
     Py_RETURN_NONE;
 }
 

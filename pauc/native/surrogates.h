@@ -45,7 +45,8 @@ Positives<T> gather_positives(const Step<T>& s, const Class<T>& c) {
     positives.live = c.own.below(s.rows).end - c.own.begin;
     for (const int32_t* at = positives.row.begin; at != positives.row.end; ++at) {
         const bool is_live = *at < s.rows;
-        const T weight = is_live ? s.weight[*at] : s.held_weight[*at - s.rows];
+        const T live_weight = is_live && s.weight ? s.weight[*at] : 1;
+        const T weight = is_live ? live_weight : s.held_weight[*at - s.rows];
         positives.score.push_back(is_live ? c.live[*at] : c.held[*at - s.rows]);
         positives.weight.push_back(weight);
         positives.total += weight;
@@ -71,10 +72,10 @@ Negatives<T> gather_negatives(
             used += is;
         });
     };
-    for_each_block(c.live, 0, s.rows, c.own, collect);
+    for_each_block(c.live, 0, s.rows, c.barred, collect);
     const size_t live = used;
-    if (c.hidden.end - c.hidden.begin > c.own.end - c.own.begin) {  // others may be in the band
-        for_each_block(c.held, s.rows, s.fill, c.own, collect);
+    if (c.hidden.size() > c.barred.size()) {  // others may be in the band
+        for_each_block(c.held, s.rows, s.fill, c.barred, collect);
         negatives.score.resize(used);
     } else {  // the window holds them all
         negatives.score.resize(live);
