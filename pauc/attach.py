@@ -25,13 +25,13 @@ def attach(
     loss: Tensor,
     per_class: Tensor,
     gradients: Gradients,
-    again: Callable[[], PAUCTerms],
+    again: Callable[[], tuple[Tensor, PAUCTerms]],
 ) -> None:
     """Give the loss (``[]`` or ``[C]``) and its parts ``[C]``, nobody else's, a gradient.
 
     Args:
-        again: returns the same loss and parts as a graph of operators, for a gradient that is
-            itself to be differentiated.
+        again: returns the logits, and the same loss and parts as a graph of operators from there,
+            for a gradient that is itself to be differentiated.
     """
     _Attached.apply(  # type: ignore[no-untyped-call]
         logits, (loss, per_class), again, *gradients
@@ -42,9 +42,9 @@ class _Attached(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        logits: Tensor,
+        _logits: Tensor,
         values: tuple[Tensor, Tensor],  # in a tuple, since they are no inputs of the node
-        again: Callable[[], PAUCTerms],
+        again: Callable[[], tuple[Tensor, PAUCTerms]],
         per_class: Tensor,
         whole: Tensor | None,
         valid: Tensor,
@@ -52,8 +52,6 @@ class _Attached(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(per_class, whole, valid)
-        # Not saved: its values, which may change, are of no interest.
-        ctx.logits = logits
         ctx.again = again
         ctx.weight = weight
         return values
@@ -62,9 +60,11 @@ class _Attached(torch.autograd.Function):
     def backward(
         ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None
     ) -> tuple[Tensor | None, ...]:
+        per_class, whole, valid = ctx.saved_tensors
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
             return _by_operators(ctx, of_loss, of_parts), *(None,) * 6
-        per_class, whole, valid = ctx.saved_tensors
+        # It holds the rows, which whoever adds up losses must not keep for as long as these.
+        ctx.again = None
         gradient = None
         if of_loss is not None:
             by = of_loss if of_loss.ndim == 0 else _without_nan(of_loss, valid)
@@ -76,15 +76,19 @@ class _Attached(torch.autograd.Function):
 
 
 def _by_operators(ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None) -> Tensor | None:
-    terms = ctx.again()
-    upstream = {terms.loss: of_loss, terms.per_class: of_parts}
-    asked = {value: by for value, by in upstream.items() if by is not None}
+    if ctx.again is None:
+        raise RuntimeError(
+            "the gradient of this loss was taken without create_graph=True before: take it so at "
+            "first, for second derivatives"
+        )
+    logits, terms = ctx.again()
+    upstream = [(terms.loss, of_loss), (terms.per_class, of_parts)]
+    asked = [value for value, by in upstream if by is not None]
     if not asked:
         return None
+    factors = [by for _, by in upstream if by is not None]
     gradient: Tensor
-    (gradient,) = torch.autograd.grad(
-        list(asked), ctx.logits, list(asked.values()), create_graph=True
-    )
+    (gradient,) = torch.autograd.grad(asked, logits, factors, create_graph=True)
     return gradient
 
 

@@ -171,8 +171,7 @@ def entered(queue: QueueState, entry: Entry) -> QueueState:
 def enter_(queue: QueueState, entry: Entry) -> None:
     """Let rows enter in place: for the owner of the tensors."""
     _enter(queue, entry)
-    # A graph that has kept one is to notice.
-    increment_version([part for part in queue if not part.is_inference()])
+    increment_version(queue)  # a graph that has kept a tensor is to notice
 
 
 def _enter(queue: QueueState, entry: Entry) -> None:
@@ -319,19 +318,19 @@ def _again(
     config: PAUCConfig,
     iid_mask: Tensor | None,
     sample_weight: Tensor | None,
-) -> Callable[[], PAUCTerms]:
+) -> Callable[[], tuple[Tensor, PAUCTerms]]:
     """Return how to compute the same loss with all its derivatives, unless a row has changed."""
     given = (scores, targets, iid_mask, sample_weight, *queue)
     kept = [part for part in given if part is not None and not part.is_inference()]
     versions = [part._version for part in kept]
 
-    def again() -> PAUCTerms:
+    def again() -> tuple[Tensor, PAUCTerms]:
         if [part._version for part in kept] != versions:
             raise RuntimeError(
                 "the gradient of this loss cannot be differentiated again, since its logits, its "
                 "targets or its queue have changed: use pauc.pauc_loss_fn for second derivatives"
             )
-        return composed_terms(
+        return scores, composed_terms(
             scores,
             targets,
             queue,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch.autograd import forward_ad
 
-from pauc import PAUCAtBudgetLoss, fused
+from pauc import PAUCAtBudgetLoss, fused, init_queue, pauc_loss_fn
 from pauc.attach import Gradients, attach
 
 
@@ -108,3 +110,23 @@ def test_logits_may_change_once_the_loss_is_there():
     logits.detach().sigmoid_()
     value.backward()
     assert factor.grad is not None
+
+
+def test_losses_that_are_added_up_keep_no_queue():
+    queue, total = init_queue(50, 1), 0
+    kept = []
+    for _ in range(3):
+        kept.append(weakref.ref(queue.scores))
+        logits = torch.randn(20, 1, requires_grad=True)
+        loss, queue = pauc_loss_fn(logits, torch.arange(20) % 2, queue, beta=0.5)
+        loss.backward()
+        total = total + loss
+    assert [ref() for ref in kept] == [None] * 3
+
+
+def test_a_second_derivative_after_a_plain_gradient_is_refused():
+    logits = torch.randn(20, 1, requires_grad=True)
+    loss, _ = pauc_loss_fn(logits, torch.arange(20) % 2, init_queue(50, 1), beta=0.5)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="create_graph=True"):
+        torch.autograd.grad(loss, logits, create_graph=True)
