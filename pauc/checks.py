@@ -93,6 +93,14 @@ def is_unread(name: str, value: object) -> bool:
     return True
 
 
+def is_multilabel(targets: Tensor) -> bool:
+    """Return whether a row has a target, or a label, for each class.
+
+    A function, since before 2.11 torch.compile could trace no property of a NamedTuple.
+    """
+    return targets.ndim == 2
+
+
 def check_rows(
     logits: Tensor,
     targets: Tensor,
@@ -119,7 +127,7 @@ def check_rows(
     ):
         raise TypeError(f"sample_weight must be real numbers, got {sample_weight.dtype}")
     count = logits.shape[0]
-    of_targets = [tuple(logits.shape)] if queue.multilabel else [(count,), (count, 1)]
+    of_targets = [tuple(logits.shape)] if is_multilabel(queue.targets) else [(count,), (count, 1)]
     for name, value in rows.items():
         if value is None:
             continue
@@ -147,7 +155,7 @@ def check_rows(
 
 def _kind(name: str, queue: QueueState) -> str:
     """Return what decides the shape of targets, for an error message."""
-    return f" and multilabel={queue.multilabel}" if name == "targets" else ""
+    return f" and multilabel={is_multilabel(queue.targets)}" if name == "targets" else ""
 
 
 def check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:

@@ -250,6 +250,11 @@ def make_smooth_ap_config(options: dict[str, Any] | SmoothAPOptions) -> SmoothAP
     return config
 
 
+def options_of(config: LossConfig) -> dict[str, Any]:
+    """Return the options by name: `_asdict`, which torch.compile could not trace before 2.10."""
+    return dict(zip(type(config)._fields, config, strict=True))
+
+
 def _check_names(options: Iterable[str], fields: tuple[str, ...]) -> None:
     unknown = sorted(set(options) - set(fields))
     if unknown:
@@ -264,7 +269,7 @@ def _check_max_pool_size(max_pool_size: int | None) -> None:
 def _check_shared(config: LossConfig) -> None:
     """Raise unless the choices, and the numbers that every configuration has, are in range."""
     for name, allowed in _CHOICES.items():
-        if name in config._fields:
+        if name in type(config)._fields:
             check_choice(name, getattr(config, name), allowed)
     check_int("ignore_index", config.ignore_index)
     if not is_unread("temperature", config.temperature):

@@ -16,7 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pauc.agreement import Header, agree, all_gather
-from pauc.config import LossConfig, PAUCConfig
+from pauc.checks import is_multilabel
+from pauc.config import LossConfig, PAUCConfig, options_of
 from pauc.packing import pack, unpack_classes, unpack_multilabel
 from pauc.pool import Batch, make_batch
 from pauc.queue import QueueState
@@ -237,7 +238,7 @@ def _settings(
 ) -> dict[str, object]:
     """Return what must be the same on all ranks, beside the queue."""
     weighted = {"sample_weight is given": sample_weight is not None}
-    return {**config._asdict(), **(settings or {}), **weighted}
+    return {**options_of(config), **(settings or {}), **weighted}
 
 
 def _common_dtype(headers: list[Header]) -> torch.dtype:
@@ -261,7 +262,7 @@ def _exchange_rows(
     blocks = all_gather(padded, group) if max(counts) else padded.expand(len(counts), -1, -1)
     table = torch.cat([block[:rows] for block, rows in zip(blocks, counts, strict=True)])
 
-    unpack = unpack_multilabel if batch.multilabel else unpack_classes
+    unpack = unpack_multilabel if is_multilabel(batch.targets) else unpack_classes
     logits, targets, iid, weight = unpack(table, dtype, own.shape[1], config.ignore_index)
     start = sum(counts[:rank])
     attached = _scale_gradient(own, len(counts))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pauc.checks import check_flag
 from pauc.composed import composed_terms
-from pauc.config import PAUCConfig, PAUCOptions, make_config
+from pauc.config import PAUCConfig, PAUCOptions, make_config, options_of
 from pauc.distributed import sharded_terms, world_size
 from pauc.fused import Entry, enter_, native_options, pauc_step
 from pauc.presets import preset_for_budget
@@ -172,13 +172,13 @@ class PAUCAtBudgetLoss(QueuedLoss):
 
     def _terms(self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any) -> PAUCTerms:
         if torch.compiler.is_compiling():  # nothing but the queue may change then
-            config = make_config(self._step_config()._asdict())
+            config = make_config(options_of(self._step_config()))
             return composed_terms(
                 logits, targets, self.queue, config, diagnostics=diagnostics, **side
             )
         if self.config is not self._checked:  # a schedule, or a person, has set another
             # Not `config`, which would write what moves, and a CUDA graph would record that.
-            self._config = self._checked = make_config(self.config._asdict())
+            self._config = self._checked = make_config(options_of(self.config))
             self._native_options = native_options(self._checked)
         queue = self.queue
         terms, entry, self._bounds = pauc_step(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pauc.buffers import QueueBuffers
-from pauc.config import LossConfig
+from pauc.config import LossConfig, options_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -19,7 +19,7 @@ class MovingConfig(QueueBuffers):
     """A holder of a queue and of options, once :meth:`_take_config` is called."""
 
     def _take_config(self, config: LossConfig) -> None:
-        for name, value in config._asdict().items():
+        for name, value in options_of(config).items():
             if isinstance(value, Tensor):
                 raise TypeError(f"{name} must be a number in a module, got a tensor")
         self._moving: dict[str, Tensor] = {}
@@ -63,7 +63,7 @@ class MovingConfig(QueueBuffers):
         # Not `_replace`, which would make a graph depend on the numbers that are replaced.
         fields: dict[str, Any] = {
             name: self._moving[name] if name in self._moving else getattr(self.config, name)
-            for name in self.config._fields
+            for name in type(self.config)._fields
         }
         return type(self.config)(**fields)
 

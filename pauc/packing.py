@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pauc.checks import is_multilabel
 from pauc.pool import Batch
 
 # How a target travels: in 31 bits, next to the bit of the iid mask. No class index comes near.
@@ -21,7 +22,7 @@ def pack(batch: Batch, logits: Tensor, weighted: bool) -> Tensor:
     """
     columns = [logits, batch.weight.to(logits.dtype).unsqueeze(1)] if weighted else [logits]
     words = torch.cat(columns, dim=1).view(torch.int32)
-    if batch.multilabel:
+    if is_multilabel(batch.targets):
         label = torch.where(batch.present, batch.positive(), -1)
         label = torch.cat([label, batch.iid.unsqueeze(1)], dim=1).to(torch.int8)
         label = pad(label, (0, -label.shape[1] % 4))

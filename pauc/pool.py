@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pauc.checks import check_rows, check_targets, check_weights
+from pauc.checks import check_rows, check_targets, check_weights, is_multilabel
 from pauc.config import LossConfig, PosNumerator
 from pauc.queue import QueueState, compute_dtype, init_queue
 from pauc.surrogates import Positives
@@ -23,14 +23,9 @@ class Batch(NamedTuple):
     weight: Tensor  # [N]
     present: Tensor  # shape of targets, bool: the target is not ignore_index
 
-    @property
-    def multilabel(self) -> bool:
-        """Whether a row has a target for each class."""
-        return self.targets.ndim == 2
-
     def positive(self) -> Tensor:
         """Return ``[N, C]`` bool: which targets say that a row is a positive of a class."""
-        if self.multilabel:
+        if is_multilabel(self.targets):
             return self.targets == 1
         num_classes = self.logits.shape[1]
         classes = torch.arange(num_classes, device=self.targets.device)
@@ -65,14 +60,9 @@ class Pool(NamedTuple):
     live: Tensor  # [M] bool, of the batch
     weight: Tensor  # [M]
 
-    @property
-    def multilabel(self) -> bool:
-        """Whether a row may be a positive of several classes, and absent for others."""
-        return self.label.ndim == 2
-
     def negatives(self) -> Tensor:
         """Return ``[C, M]`` bool: which rows are present and no positive of the class."""
-        if self.multilabel:
+        if is_multilabel(self.label):
             return self.present & (self.label < 0)
         # All present rows, then one entry a row is changed: cheaper than C comparisons a row.
         everywhere = self.present.repeat(self.scores.shape[0], 1)
@@ -97,7 +87,7 @@ class Pool(NamedTuple):
         """Return the rows of :meth:`numerator_weight` at ``places``, with their class's score."""
         class_index = self.own_class()[places]
         rows = self.live.shape[0]
-        columns = places % rows if self.multilabel else places
+        columns = places % rows if is_multilabel(self.label) else places
         flat = self.scores.reshape(-1)
         own = flat.gather(0, class_index * rows + columns)
         return Positives(torch.where(weight > 0, own, 0.0), class_index, weight)
@@ -131,13 +121,13 @@ def make_batch(
         ValueError: shapes, devices or values that do not fit; names the first offenders.
     """
     check_rows(logits, targets, queue, iid_mask, sample_weight)
-    targets = targets if queue.multilabel else targets.reshape(-1)
+    targets = targets if is_multilabel(queue.targets) else targets.reshape(-1)
     if read_values:
         check_targets(targets, logits.shape[1], config.ignore_index)
     targets = targets.to(torch.int64)
     present = targets != config.ignore_index
     dtype = compute_dtype(logits, queue.scores)
-    row_present = present.any(dim=1) if queue.multilabel else present
+    row_present = present.any(dim=1) if is_multilabel(queue.targets) else present
     ones = torch.ones_like(row_present)
     weight = (ones if sample_weight is None else sample_weight.detach()).to(dtype)
     if read_values and sample_weight is not None:
@@ -162,10 +152,10 @@ def make_pool(batch: Batch, queue: QueueState) -> Pool:
     dtype, device = batch.logits.dtype, batch.logits.device
     if batch.weight.shape[0] + queue.weight.shape[0] == 0:
         # One empty slot, so that nothing further down meets a dimension of size 0.
-        num_classes, multilabel = batch.logits.shape[1], batch.multilabel
+        num_classes, multilabel = batch.logits.shape[1], is_multilabel(batch.targets)
         queue = init_queue(1, num_classes, multilabel=multilabel, dtype=dtype, device=device)
     held = torch.arange(queue.weight.shape[0], device=device) < queue.fill
-    label, present = (_labels_of_entries if batch.multilabel else _labels_of_rows)(
+    label, present = (_labels_of_entries if is_multilabel(batch.targets) else _labels_of_rows)(
         batch, queue, held
     )
     return Pool(
@@ -216,7 +206,7 @@ def subsample(pool: Pool, max_pool_size: int, step: Tensor) -> Subsample:
     same draw, on any device and on every rank.
     """
     dtype = pool.scores.dtype
-    if pool.multilabel:
+    if is_multilabel(pool.label):
         rows = torch.where(pool.present.any(dim=0), 0, 1)  # absent rows sort last
         positive = torch.where(pool.label >= 0, pool.label, pool.label.shape[0]).reshape(-1)
         drawn = _draw(rows, 1, max_pool_size, 2 * step, dtype)

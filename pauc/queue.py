@@ -16,6 +16,7 @@ from pauc.checks import (
     check_rows,
     check_targets,
     check_weights,
+    is_multilabel,
 )
 
 
@@ -38,7 +39,7 @@ class QueueState(NamedTuple):
     @property
     def multilabel(self) -> bool:
         """Whether a row has a target for each class; the functions take the answer from here."""
-        return self.targets.ndim == 2
+        return is_multilabel(self.targets)
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
@@ -120,7 +121,7 @@ def enqueue(
         TypeError, ValueError: as for :func:`pauc.pauc_loss_fn`.
     """
     check_rows(logits, targets, queue, iid_mask, sample_weight)
-    targets = targets if queue.multilabel else targets.reshape(-1)
+    targets = targets if is_multilabel(queue.targets) else targets.reshape(-1)
     if validate_args and not torch.compiler.is_compiling():
         check_targets(targets, logits.shape[1], ignore_index)
         if sample_weight is not None:
@@ -134,7 +135,7 @@ def enqueue(
     dtype = compute_dtype(queue.scores, logits)
     rows = logits.detach().to(dtype)
     present = targets != ignore_index
-    if queue.multilabel:
+    if is_multilabel(queue.targets):
         # What has no label may be anything; zeros, so that no nan comes to lie in the queue.
         rows = torch.where(present, rows, 0.0)
         targets = torch.where(present, targets == 1, -1).to(torch.int8).T

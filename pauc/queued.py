@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pauc.checks import check_flag, check_int
-from pauc.config import LossConfig
+from pauc.config import LossConfig, options_of
 from pauc.distributed import check_process_group, count_positives, gather_rows, is_gathering
 from pauc.moving import MovingConfig
 from pauc.queue import recommend_queue_size
@@ -255,7 +255,7 @@ class QueuedLoss(MovingConfig):
         return {
             "queue_size": self.queue_size,
             "multilabel": self.multilabel,
-            **self.config._asdict(),
+            **options_of(self.config),
             "update_queue_in_eval": self.update_queue_in_eval,
             **more,
             "validate_args": self.validate_args,

@@ -14,6 +14,7 @@ from pauc.config import (
     RecallAtQuantileConfig,
     RecallAtQuantileOptions,
     make_recall_config,
+    options_of,
 )
 from pauc.pool import Pool
 from pauc.queue import QueueState
@@ -125,7 +126,7 @@ def _score(rows: Rows, config: RecallAtQuantileConfig) -> Scored:
 
 def _as_band(config: RecallAtQuantileConfig) -> PAUCConfig:
     """Return the options of the band ``[0, quantile]`` with two knots."""
-    shared = {k: v for k, v in config._asdict().items() if k in PAUCConfig._fields}
+    shared = {k: v for k, v in options_of(config).items() if k in PAUCConfig._fields}
     return PAUCConfig(alpha=0.0, beta=config.quantile, surrogate="trapezoid", n_knots=2, **shared)
 
 
@@ -194,5 +195,5 @@ class RecallAtQuantileLoss(QueuedLoss):
             self.queue,
             diagnostics=diagnostics,
             **side,
-            **self._step_config()._asdict(),
+            **options_of(self._step_config()),
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pauc.band import safe_width
 from pauc.blocks import count_not_above
-from pauc.config import SmoothAPConfig, SmoothAPOptions, make_smooth_ap_config
+from pauc.config import SmoothAPConfig, SmoothAPOptions, make_smooth_ap_config, options_of
 from pauc.pairs import mean_link
 from pauc.pool import Pool
 from pauc.queue import QueueState
@@ -234,5 +234,5 @@ class SmoothAPLoss(QueuedLoss):
             self.queue,
             diagnostics=diagnostics,
             **side,
-            **self._step_config()._asdict(),
+            **options_of(self._step_config()),
         )
