@@ -11,6 +11,12 @@ from torch import Tensor
 from pauc.step import PAUCTerms
 
 
+NO_SECOND_DERIVATIVE = (
+    "the gradient of this loss cannot be differentiated again: that of pauc.pauc_loss_fn can, and "
+    "of a module at rest, if it is the first that is taken"
+)
+
+
 class Gradients(NamedTuple):
     """How a loss moves with the logits ``[N, C]``, each column's by its own logits alone."""
 
@@ -25,13 +31,13 @@ def attach(
     loss: Tensor,
     per_class: Tensor,
     gradients: Gradients,
-    again: Callable[[], tuple[Tensor, PAUCTerms]],
+    again: Callable[[], tuple[Tensor, PAUCTerms]] | None,
 ) -> None:
     """Give the loss (``[]`` or ``[C]``) and its parts ``[C]``, nobody else's, a gradient.
 
     Args:
         again: returns the logits, and the same loss and parts as a graph of operators from there,
-            for a gradient that is itself to be differentiated.
+            for a gradient that is itself to be differentiated; None: that is refused.
     """
     _Attached.apply(  # type: ignore[no-untyped-call]
         logits, (loss, per_class), again, *gradients
@@ -44,7 +50,7 @@ class _Attached(torch.autograd.Function):
         ctx: Any,
         _logits: Tensor,
         values: tuple[Tensor, Tensor],  # in a tuple, since they are no inputs of the node
-        again: Callable[[], tuple[Tensor, PAUCTerms]],
+        again: Callable[[], tuple[Tensor, PAUCTerms]] | None,
         per_class: Tensor,
         whole: Tensor | None,
         valid: Tensor,
@@ -77,10 +83,7 @@ class _Attached(torch.autograd.Function):
 
 def _by_operators(ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None) -> Tensor | None:
     if ctx.again is None:
-        raise RuntimeError(
-            "the gradient of this loss was taken without create_graph=True before: take it so at "
-            "first, for second derivatives"
-        )
+        raise RuntimeError(NO_SECOND_DERIVATIVE)
     logits, terms = ctx.again()
     upstream = [(terms.loss, of_loss), (terms.per_class, of_parts)]
     asked = [value for value, by in upstream if by is not None]

@@ -17,7 +17,7 @@ from torch.autograd.graph import increment_version
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import Parameter
 
-from pauc.attach import Gradients, attach
+from pauc.attach import NO_SECOND_DERIVATIVE, Gradients, attach
 from pauc.checks import check_rows, check_targets
 from pauc.composed import composed_terms
 from pauc.config import PAUCConfig
@@ -117,6 +117,7 @@ def pauc_step(
     sample_weight: Tensor | None = None,
     validate_args: bool = True,
     diagnostics: bool = False,
+    queue_moves: bool = False,
 ) -> tuple[PAUCTerms, Entry | None, Tensor | None]:
     """Return the terms of a step, the rows that enter the queue, and bounds to pass on.
 
@@ -128,6 +129,7 @@ def pauc_step(
             looked for first: they change what a step costs, never what comes out.
         config: checked, as :func:`pauc.config.make_config` returns it.
         options: :func:`native_options` of it.
+        queue_moves: the rows will enter this very queue, so that nothing can be computed again.
         others: as for :func:`pauc.pauc_loss_terms`.
     """
     rows = logits, targets, iid_mask, sample_weight
@@ -145,7 +147,9 @@ def pauc_step(
         if weight is not None:
             if scores.requires_grad and torch.is_grad_enabled():
                 gradients = Gradients(found.gradient, found.whole, found.valid, weight)
-                again = _again(scores, targets, queue, config, iid_mask, sample_weight)
+                again = None
+                if not queue_moves:
+                    again = _again(scores, targets, queue, config, iid_mask, sample_weight)
                 attach(scores, found.loss, found.per_class, gradients, again)
             return PAUCTerms(*found[:5], {}, queue), entry, bounds
     terms = composed_terms(
@@ -326,10 +330,7 @@ def _again(
 
     def again() -> tuple[Tensor, PAUCTerms]:
         if [part._version for part in kept] != versions:
-            raise RuntimeError(
-                "the gradient of this loss cannot be differentiated again, since its logits, its "
-                "targets or its queue have changed: use pauc.pauc_loss_fn for second derivatives"
-            )
+            raise RuntimeError(f"{NO_SECOND_DERIVATIVE}; its logits, targets or queue have changed")
         return scores, composed_terms(
             scores,
             targets,

@@ -181,6 +181,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
             self._config = self._checked = make_config(options_of(self.config))
             self._native_options = native_options(self._checked)
         queue = self.queue
+        moves = self.training or self.update_queue_in_eval
         terms, entry, self._bounds = pauc_step(
             logits,
             targets,
@@ -189,9 +190,9 @@ class PAUCAtBudgetLoss(QueuedLoss):
             self._step_config(),
             self._native_options,
             diagnostics=diagnostics,
+            queue_moves=moves,
             **side,
         )
-        moves = self.training or self.update_queue_in_eval
         self._advance = _Advance(queue, entry) if moves and entry is not None else None
         return terms
 
