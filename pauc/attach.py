@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pauc.step import PAUCTerms
 
-
 NO_SECOND_DERIVATIVE = (
     "the gradient of this loss cannot be differentiated again: that of pauc.pauc_loss_fn can, and "
     "of a module at rest, if it is the first that is taken"
