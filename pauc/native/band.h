@@ -203,7 +203,7 @@ std::vector<T> reference_scores(const Step<T>& s, const Class<T>& c, Size stride
 template <typename T>
 int64_t margin_of(const Step<T>& s, double level) {
     const double share = std::min(level, 0.5);
-    return 8 + static_cast<int64_t>(5 * std::sqrt(2 * s.rows * share * (1 - share)));
+    return 8 + static_cast<int64_t>(3 * std::sqrt(2 * s.rows * share * (1 - share)));
 }
 
 // How far apart about this many scores are among all.
@@ -249,8 +249,7 @@ bool find_scores(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& 
         window.first = static_cast<int64_t>(std::floor(windows.top[w] * static_cast<double>(last)));
         window.last =
             static_cast<int64_t>(std::ceil(windows.bottom[w] * static_cast<double>(last)));
-        window.above = 0;
-        window.inside.clear();
+        window.above = last + 1;  // it does not serve
     }
     if (!std::isnan(bounds[0])) fill_windows(s, c, windows);
     const Size stride = sample_stride(s);

@@ -43,6 +43,16 @@ std::vector<Size> entering_rows(const Entry<T>& e) {
     return rows;
 }
 
+// Calls `visit(k, class)` for all rows and classes, in tiles, so that neither the batch nor the
+// queue is read or written from line to line of memory.
+template <typename Visit>
+void for_each_entry(Size rows, Size classes, const Visit& visit) {
+    constexpr Size TILE = 16;
+    for (Size first = 0; first < rows; first += TILE)
+        for (Size c = 0; c < classes; ++c)
+            for (Size k = first; k < std::min(first + TILE, rows); ++k) visit(k, c);
+}
+
 template <typename T>
 void enter(const Entry<T>& e) {
     ++*e.step;
@@ -50,24 +60,23 @@ void enter(const Entry<T>& e) {
     const std::vector<Size> rows = entering_rows(e);
     const Size count = static_cast<Size>(rows.size());
     const int64_t start = (*e.cursor % e.size + e.size) % e.size;
-    const auto slot = [&](Size k) { return start + k < e.size ? start + k : start + k - e.size; };
+    std::vector<Size> slots(count);
     for (Size k = 0; k < count; ++k) {
-        const Size i = rows[k], at = slot(k);
+        const Size i = rows[k], at = slots[k] = (start + k) % e.size;
         if (!e.multilabel) e.held_targets[at] = e.targets[i];
         e.held_iid[at] = e.iid ? e.iid[i] : 1;
         e.held_weight[at] = e.weight ? e.weight[i] : 1;
     }
-    // Tiles, so that neither reads nor writes jump from line to line of memory.
-    constexpr Size TILE = 16;
-    for (Size first = 0; first < count; first += TILE)
-        for (Size c = 0; c < e.classes; ++c)
-            for (Size k = first; k < std::min(first + TILE, count); ++k) {
-                const Size i = rows[k], at = c * e.size + slot(k);
-                const int label = e.label(i, c);
-                // What has no label may be anything, and no nan is to lie in the queue.
-                e.held_scores[at] = label < 0 ? 0 : e.logits[i * e.classes + c];
-                if (e.multilabel) e.held_labels[at] = static_cast<int8_t>(label);
-            }
+    for_each_entry(count, e.classes, [&](Size k, Size c) {
+        e.held_scores[c * e.size + slots[k]] = e.logits[rows[k] * e.classes + c];
+    });
+    if (e.multilabel)
+        for_each_entry(count, e.classes, [&](Size k, Size c) {
+            const Size at = c * e.size + slots[k];
+            const int label = e.label(rows[k], c);
+            e.held_labels[at] = static_cast<int8_t>(label);
+            if (label < 0) e.held_scores[at] = 0;  // it may be anything, but no nan in the queue
+        });
     *e.cursor = (start + count) % e.size;
     *e.fill = std::min<int64_t>(*e.fill + count, e.size);
 }
