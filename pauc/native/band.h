@@ -13,8 +13,7 @@
 
 namespace pauc {
 
-// A sample of this many times the number of scores to the power of 2/3.
-constexpr double SAMPLE = 3;
+constexpr double SAMPLE = 3;  // times the number of scores to the power of 2/3
 
 template <typename T>
 struct Window {
@@ -206,7 +205,7 @@ int64_t margin_of(const Step<T>& s, double level) {
     return 8 + static_cast<int64_t>(3 * std::sqrt(2 * s.rows * share * (1 - share)));
 }
 
-// How far apart about this many scores are among all.
+// The distance of the scores that make up a sample.
 template <typename T>
 Size sample_stride(const Step<T>& s) {
     const double total = static_cast<double>(s.rows + s.fill);
