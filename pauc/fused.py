@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import increment_version
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.nn import Parameter
 
 from pauc.attach import NO_SECOND_DERIVATIVE, Gradients, attach
 from pauc.checks import check_rows, check_targets
 from pauc.composed import composed_terms
 from pauc.config import PAUCConfig
-from pauc.queue import QueueState, compute_dtype
+from pauc.memory import addresses, has_memory, is_readable
+from pauc.queue import QueueState
 from pauc.selection import knot_levels
 from pauc.step import PAUCTerms, has_entropy
 
@@ -30,7 +28,7 @@ try:
 except ImportError:  # installed without a compiler
     _native = None  # type: ignore[assignment]
 
-# As native/rows.h numbers them.
+# As native/batch.h numbers them.
 _SURROGATES = {"sigmoid": 1, "logistic": 2}
 _SCALES = {"iqr": 0, "band": 1, "unit": 2}
 _INTERPOLATIONS = {"linear": 0, "lower": 1, "higher": 2, "nearest": 3, "midpoint": 4}
@@ -133,7 +131,7 @@ def pauc_step(
         others: as for :func:`pauc.pauc_loss_terms`.
     """
     rows = logits, targets, iid_mask, sample_weight
-    if options is not None and not diagnostics and _serves(rows, queue):
+    if options is not None and not diagnostics and _native is not None and is_readable(rows, queue):
         check_rows(logits, targets, queue, iid_mask, sample_weight)
         if validate_args and targets.dtype != torch.int64:
             flat = targets if queue.multilabel else targets.reshape(-1)
@@ -183,58 +181,8 @@ def _enter(queue: QueueState, entry: Entry) -> None:
         entry.scores.dtype == torch.float64,
         (*entry.scores.shape, queue.weight.shape[0], queue.multilabel),
         entry.ignore_index,
-        _addresses(entry[:4]),
-        _addresses(queue),
-    )
-
-
-def _serves(rows: tuple[Any, ...], queue: QueueState) -> bool:
-    """Return whether the native code is for this device and such a batch.
-
-    Nothing has been checked yet: what is no batch is for the other path to refuse.
-    """
-    logits = rows[0]
-    return (
-        _native is not None
-        and get_proxy_mode() is None
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        and all(part is None or _has_memory(part) for part in (*rows, *queue))
-        and not _is_dual(logits)
-        and logits.ndim == 2
-        and logits.is_floating_point()
-        and compute_dtype(logits, queue.scores) == queue.scores.dtype
-        and _is_sound(queue)
-    )
-
-
-def _has_memory(part: Any) -> bool:
-    """Return whether this is a tensor with an address on the CPU."""
-    if type(part) not in (Tensor, Parameter) or not part.is_cpu:
-        return False
-    try:
-        return bool(part.data_ptr() != 0 or part.numel() == 0)
-    except RuntimeError:  # a wrapper of torch.func, which there is no public way to ask for
-        return False
-
-
-def _is_dual(logits: Tensor) -> bool:
-    """Return whether forward-mode derivatives are wanted, which are the other path's."""
-    return unpack_dual(logits).tangent is not None  # type: ignore[no-untyped-call]
-
-
-def _is_sound(queue: QueueState) -> bool:
-    """Return whether a queue's tensors are what native code takes them for."""
-    size = queue.weight.shape
-    multilabel = queue.multilabel
-    return (
-        queue.targets.dtype == (torch.int8 if multilabel else torch.int64)
-        and queue.targets.shape == (queue.scores.shape if multilabel else size)
-        and queue.scores.shape[1:] == queue.iid.shape == size
-        and queue.iid.dtype == torch.bool
-        and queue.weight.dtype == queue.scores.dtype
-        and not (queue.scores.requires_grad or queue.weight.requires_grad)
-        and all(part.is_contiguous() for part in queue[:4])
-        and all(part.dtype == torch.int64 and part.numel() == 1 for part in queue[4:])
+        addresses(entry[:4]),
+        addresses(queue),
     )
 
 
@@ -295,7 +243,7 @@ def _call(
 ) -> float | None:
     """Return the weight of the classes' losses in the loss, or None where this is not for it."""
     # Under a transform of torch.func that is not about the rows, what is made is a wrapper, too.
-    if not _has_memory(found.gradient) or not _has_memory(bounds):
+    if not has_memory(found.gradient) or not has_memory(bounds):
         return None
     return _native.step(
         entry.scores.dtype == torch.float64,
@@ -304,15 +252,11 @@ def _call(
         entry.ignore_index,
         options.numbers,
         options.levels,
-        _addresses(entry[:4]),
-        _addresses(queue),
+        addresses(entry[:4]),
+        addresses(queue),
         bounds.data_ptr(),
-        _addresses(found),
+        addresses(found),
     )
-
-
-def _addresses(parts: tuple[Tensor | None, ...]) -> tuple[int, ...]:
-    return tuple([0 if part is None else part.data_ptr() for part in parts])
 
 
 def _again(

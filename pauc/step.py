@@ -189,18 +189,13 @@ def reduce_classes(
     attached = (batch.logits * torch.where(poisoned, math.nan, 0.0)).sum(dim=0)
     valid = valid | poisoned
     losses = torch.where(valid, 1 - value, 0.0) + attached
-    return *reduce_losses(losses, valid, config), valid
-
-
-def reduce_losses(losses: Tensor, valid: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """Return the reduced loss and the loss per class, of losses that are 0 where invalid."""
     per_class = torch.where(valid, losses, math.nan)
     if config.reduction == "none":
-        return per_class, per_class
+        return per_class, per_class, valid
     loss = losses.sum()
     if config.reduction == "mean":
         loss = loss / valid.sum().clamp(min=1)
-    return loss, per_class
+    return loss, per_class, valid
 
 
 def blend(loss: Tensor, entropy: Tensor | None, config: LossConfig) -> Tensor:

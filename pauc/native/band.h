@@ -155,8 +155,7 @@ void move_bounds(
     const int64_t over = window.first - window.above;
     const int64_t under = window.above + static_cast<int64_t>(scores.size()) - 1 - window.last;
     if (over + under > 8 * margin) {
-        const int64_t begin = window.above + margin;
-        bound_by_ranks(window, scores, window.first - begin, window.last - begin + 2 * margin);
+        bound_by_ranks(window, scores, over - margin, window.last - window.above + margin);
     } else {
         window.high = moved_bound(window.high, highest, over, margin);
         window.low = std::min(moved_bound(window.low, lowest, under, margin), next_below(lowest));

@@ -37,6 +37,11 @@ struct Batch {
         return target == (multilabel || classes == 1 ? 1 : c);
     }
 
+    // Whether a row has a logit of a class that is nan or infinite, and counts for it.
+    bool is_poison(Size row, Size c) const {
+        return !std::isfinite(logits[row * classes + c]) && label(row, c) >= 0;
+    }
+
     bool is_present(Size row) const {
         for (Size c = 0; c < (multilabel ? classes : 1); ++c)
             if (label(row, c) >= 0) return true;
@@ -91,11 +96,11 @@ bool all_finite(const T* values, Size count) {
     return nothing == 0;
 }
 
-// Whether a class has a logit that is nan or infinite.
+// Whether a class has such a logit.
 template <typename T>
 bool is_poisoned(const Batch<T>& b, Size c) {
     for (Size i = 0; i < b.rows; ++i)
-        if (!std::isfinite(b.logits[i * b.classes + c]) && b.label(i, c) >= 0) return true;
+        if (b.is_poison(i, c)) return true;
     return false;
 }
 

@@ -29,7 +29,7 @@ bool may_enter(const Batch<T>& b, Size row) {
     if (!b.is_present(row)) return false;
     if (all_finite(b.logits + row * b.classes, b.classes)) return true;
     for (Size c = 0; c < b.classes; ++c)
-        if (!std::isfinite(b.logits[row * b.classes + c]) && b.label(row, c) >= 0) return false;
+        if (b.is_poison(row, c)) return false;
     return true;
 }
 

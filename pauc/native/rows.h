@@ -75,7 +75,7 @@ inline void append_others(const uint8_t* iid, Size count, Size offset, RowList& 
     }
 }
 
-// Adds the labelled rows of a column that are no negatives, and those that are positives.
+// Adds the rows of a column that are no negatives to `barred`, and the positives to `own` too.
 template <typename Labels>
 void append_labelled(
     const Labels& label_of_row, Size count, Size offset, RowList& own, RowList& barred

@@ -1,0 +1,67 @@
+"""Which tensors native code may read and write by their addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.nn import Parameter
+
+from pauc.queue import QueueState, compute_dtype
+
+
+def is_readable(rows: tuple[Any, ...], queue: QueueState) -> bool:
+    """Return whether native code can read such a batch and queue, and nobody watches operators.
+
+    Nothing has been checked yet: what is no batch is for the other path to refuse.
+    """
+    logits = rows[0]
+    return (
+        get_proxy_mode() is None
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and all(part is None or has_memory(part) for part in (*rows, *queue))
+        and not _is_dual(logits)
+        and logits.ndim == 2
+        and logits.is_floating_point()
+        and compute_dtype(logits, queue.scores) == queue.scores.dtype
+        and _is_sound(queue)
+    )
+
+
+def has_memory(part: Any) -> bool:
+    """Return whether this is a tensor with an address on the CPU."""
+    if type(part) not in (Tensor, Parameter) or not part.is_cpu:
+        return False
+    try:
+        return bool(part.data_ptr() != 0 or part.numel() == 0)
+    except RuntimeError:  # a wrapper of torch.func, which there is no public way to ask for
+        return False
+
+
+def _is_dual(logits: Tensor) -> bool:
+    """Return whether forward-mode derivatives are wanted, which are the other path's."""
+    return unpack_dual(logits).tangent is not None  # type: ignore[no-untyped-call]
+
+
+def _is_sound(queue: QueueState) -> bool:
+    """Return whether a queue's tensors are what native code takes them for."""
+    size = queue.weight.shape
+    multilabel = queue.multilabel
+    return (
+        queue.targets.dtype == (torch.int8 if multilabel else torch.int64)
+        and queue.targets.shape == (queue.scores.shape if multilabel else size)
+        and queue.scores.shape[1:] == queue.iid.shape == size
+        and queue.iid.dtype == torch.bool
+        and queue.weight.dtype == queue.scores.dtype
+        and not (queue.scores.requires_grad or queue.weight.requires_grad)
+        and all(part.is_contiguous() for part in queue[:4])
+        and all(part.dtype == torch.int64 and part.numel() == 1 for part in queue[4:])
+    )
+
+
+def addresses(parts: tuple[Tensor | None, ...]) -> tuple[int, ...]:
+    """Return where the tensors lie, 0 for None."""
+    return tuple([0 if part is None else part.data_ptr() for part in parts])
