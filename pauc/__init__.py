@@ -9,9 +9,8 @@ from pauc.config import (
     SmoothAPConfig,
     SmoothAPOptions,
 )
-from pauc.functional import pauc_loss_fn, pauc_loss_terms
-from pauc.module import PAUCAtBudgetLoss
-from pauc.queue import (
+from pauc.core.quantiles import BandEdges, band_edges, robust_scale
+from pauc.core.queue import (
     QueueState,
     enqueue,
     init_queue,
@@ -19,17 +18,18 @@ from pauc.queue import (
     recommend_queue_size,
     resize_queue,
 )
-from pauc.recall import (
+from pauc.core.recall import (
     RecallAtQuantileLoss,
     recall_at_quantile_loss_fn,
     recall_at_quantile_terms,
 )
-from pauc.sampler import BandSampler
-from pauc.schedule import PAUCSchedule, ScheduleConfig, ScheduleValues, schedule_at
-from pauc.selection import BandEdges, band_edges, robust_scale
-from pauc.smooth_ap import SmoothAPLoss, smooth_ap_loss_fn, smooth_ap_terms
-from pauc.step import PAUCTerms
-from pauc.surrogates import pairwise_pauc, trapezoid_pauc
+from pauc.core.smooth_ap import SmoothAPLoss, smooth_ap_loss_fn, smooth_ap_terms
+from pauc.core.step import PAUCTerms
+from pauc.core.surrogates import pairwise_pauc, trapezoid_pauc
+from pauc.functional import pauc_loss_fn, pauc_loss_terms
+from pauc.modules.partial_auc import PAUCAtBudgetLoss
+from pauc.modules.schedule import PAUCSchedule, ScheduleConfig, ScheduleValues, schedule_at
+from pauc.sampling.sampler import BandSampler
 from pauc.thresholds import OperatingPoint, select_threshold
 
 __version__ = "0.1.0"

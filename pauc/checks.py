@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from pauc.queue import QueueState
+    from pauc.core.queue import QueueState
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from pauc.config import PAUCOptions, make_config
-from pauc.fused import entered, native_options, pauc_step
-from pauc.queue import QueueState
-from pauc.step import PAUCTerms
+from pauc.core.queue import QueueState
+from pauc.core.step import PAUCTerms
+from pauc.native.step import entered, native_options, pauc_step
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -81,7 +81,7 @@ def pauc_loss_terms(
     """Return the loss of :func:`pauc_loss_fn` with its per-class parts and diagnostics.
 
     Args, Raises: as for :func:`pauc_loss_fn`, and
-        diagnostics: also compute ``stats``, see :func:`pauc.diagnostics.diagnose`.
+        diagnostics: also compute ``stats``, see :func:`pauc.core.diagnostics.diagnose`.
     """
     config = make_config(options)
     terms, entry, _ = pauc_step(

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from pauc.checks import check_band, check_int, check_number
-from pauc.curve_blocks import areas, blocks_of, heights, places_of, rows_before
-from pauc.metric_inputs import allowed_rows, check_both_classes, check_rates, kept_rows
-from pauc.metrics import check_normalize, normalized, tpr_at_fpr
+from pauc.metrics.curve import areas, blocks_of, heights, places_of, rows_before
+from pauc.metrics.inputs import allowed_rows, check_both_classes, check_rates, kept_rows
+from pauc.metrics.roc import check_normalize, normalized, tpr_at_fpr
 
 __all__ = [
     "Interval",

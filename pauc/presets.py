@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pauc.checks import check_int, check_real
 from pauc.config import PAUCOptions
-from pauc.queue import recommend_queue_size
+from pauc.core.queue import recommend_queue_size
 
 # Negatives of a batch in the band: with fewer a step is mostly noise, and where the classes overlap
 # down to a high FPR, a narrow band learns that noise by heart.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pauc.checks import check_number
-from pauc.metric_inputs import kept_rows
+from pauc.metrics.inputs import kept_rows
 
 __all__ = ["OperatingPoint", "select_threshold"]
 

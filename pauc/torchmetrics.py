@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from pauc.checks import check_band
-from pauc.metric_inputs import check_rates, kept_rows
-from pauc.metrics import check_normalize, coverage_at_budget, partial_auc, tpr_at_fpr
+from pauc.metrics.inputs import check_rates, kept_rows
+from pauc.metrics.roc import check_normalize, coverage_at_budget, partial_auc, tpr_at_fpr
 
 try:
     from torchmetrics import Metric

@@ -149,5 +149,5 @@ def test_it_costs_nothing_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_args: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("pauc.diagnostics.realised_fpr", refuse)
+    monkeypatch.setattr("pauc.core.diagnostics.realised_fpr", refuse)
     PAUCAtBudgetLoss(1, beta=0.5)(torch.randn(20, 1), torch.arange(20) % 2)

@@ -21,9 +21,9 @@ from pauc import (
     pauc_loss_terms,
     trapezoid_pauc,
 )
-from pauc.band import Band, attach_knots
+from pauc.core.band import Band, attach_knots
+from pauc.core.pool import Pool
 from pauc.metrics import partial_auc
-from pauc.pool import Pool
 
 pytestmark = pytest.mark.usefixtures("each_path")
 

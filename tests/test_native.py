@@ -12,12 +12,13 @@ import torch
 from hypothesis import given
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pauc import PAUCAtBudgetLoss, fused, init_queue, pauc_loss_fn
-from pauc.composed import composed_terms
+from pauc import PAUCAtBudgetLoss, init_queue, pauc_loss_fn
 from pauc.config import PAUCConfig, make_config
-from pauc.fused import enter_, native_options, pauc_step
+from pauc.core.partial_auc import composed_terms
+from pauc.native import step as fused
+from pauc.native.step import enter_, native_options, pauc_step
 
-pytestmark = pytest.mark.skipif(fused._native is None, reason="installed without a compiler")
+pytestmark = pytest.mark.skipif(fused._ext is None, reason="installed without a compiler")
 KINDS = ["normal", "ties", "constant", "drift", "jump", "heavy"]
 
 
@@ -265,7 +266,7 @@ def test_without_the_native_code_the_loss_is_the_same(monkeypatch):
     batches = list(stream("normal", 2, 8, 300, 0, plain=True))
     native = PAUCAtBudgetLoss(2, queue_size=2000, beta=0.02)
     values = [native(logits, targets) for logits, targets, *_ in batches]
-    monkeypatch.setattr(fused, "_native", None)
+    monkeypatch.setattr(fused, "_ext", None)
     plain = PAUCAtBudgetLoss(2, queue_size=2000, beta=0.02)
     for value, (logits, targets, *_) in zip(values, batches, strict=True):
         assert torch.allclose(plain(logits, targets), value)

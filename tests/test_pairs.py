@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from benchmarks._allocated import allocated_peak
-from pauc import SmoothAPLoss, blocks, pairs, pairwise_pauc, series
+from pauc import SmoothAPLoss, pairwise_pauc
+from pauc.pairs import blocks
+from pauc.pairs import links as series
+from pauc.pairs import operator as pairs
 
 SHAPES = {
     "normal": lambda n, g: torch.randn(n, generator=g, dtype=torch.float64),

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from torch.utils.data import DataLoader, TensorDataset
 
 from pauc import BandSampler, PAUCAtBudgetLoss
-from pauc.hard_set import HardSet
+from pauc.sampling.hard_set import HardSet
 
 IGNORE = -100
 examples = settings(max_examples=max(1, settings().max_examples // 3))

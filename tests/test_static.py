@@ -16,20 +16,20 @@ from pauc import (
     QueueState,
     RecallAtQuantileLoss,
     SmoothAPLoss,
-    blocks,
-    fused,
     init_queue,
-    pairs,
     pauc_loss_fn,
 )
 from pauc.config import _CHOICES
+from pauc.native import step as fused
+from pauc.pairs import blocks
+from pauc.pairs import operator as pairs
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_native_code():
     """On a CPU, it would take the modules' steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "_native", None)
+        patch.setattr(fused, "_ext", None)
         yield
 
 

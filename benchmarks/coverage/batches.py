@@ -42,10 +42,10 @@ class Shuffled:
 
 
 class Banded:
-    """`pauc.sampler.BandSampler`; with its defaults half iid, the rest positives and hard rows."""
+    """`pauc.BandSampler`; with its defaults half iid, the rest positives and hard rows."""
 
     def __init__(self, targets: Tensor, batch_size: int, seed: int, **options: float) -> None:
-        from pauc.sampler import BandSampler
+        from pauc import BandSampler
 
         steps = steps_per_epoch(len(targets), batch_size)
         self.sampler = BandSampler(targets, batch_size, num_batches=steps, seed=seed, **options)

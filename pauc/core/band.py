@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pauc.config import Number, PAUCConfig
-from pauc.pool import Pool
-from pauc.selection import BandEdges, band_edges, count_mask, robust_scale
+from pauc.core.pool import Pool
+from pauc.core.quantiles import BandEdges, band_edges, count_mask, robust_scale
 
 
 class Band(NamedTuple):

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from pauc.band import Band
-from pauc.blocks import count_not_above
 from pauc.config import Number, PAUCConfig
-from pauc.pool import Pool
-from pauc.selection import band_edges, masked_top, static_depth
-from pauc.surrogates import Positives, class_mean
+from pauc.core.band import Band
+from pauc.core.pool import Pool
+from pauc.core.quantiles import band_edges, masked_top, static_depth
+from pauc.core.surrogates import Positives, class_mean
+from pauc.pairs.blocks import count_not_above
 
 
 def empirical_pauc(

@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pauc.band import Band, attach_knots, make_band
 from pauc.config import PAUCConfig
-from pauc.diagnostics import diagnose, realised_fpr
-from pauc.pairs import sum_link
-from pauc.queue import QueueState
-from pauc.step import PAUCTerms, Rows, Scored, live_factor, take_step
-from pauc.surrogates import scale_gradient, trapezoid_contributions
+from pauc.core.band import Band, attach_knots, make_band
+from pauc.core.diagnostics import diagnose, realised_fpr
+from pauc.core.queue import QueueState
+from pauc.core.step import PAUCTerms, Rows, Scored, live_factor, take_step
+from pauc.core.surrogates import scale_gradient, trapezoid_contributions
+from pauc.pairs.operator import sum_link
 
 
 def composed_terms(

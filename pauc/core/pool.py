@@ -10,8 +10,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pauc.checks import check_rows, check_targets, check_weights, is_multilabel
 from pauc.config import LossConfig, PosNumerator
-from pauc.queue import QueueState, compute_dtype, init_queue
-from pauc.surrogates import Positives
+from pauc.core.queue import QueueState, compute_dtype, init_queue
+from pauc.core.surrogates import Positives
 
 
 class Batch(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pauc.checks import check_choice, check_int, check_moving_band
 from pauc.config import Interpolation, Number, TauScale
-from pauc.queue import compute_dtype
+from pauc.core.queue import compute_dtype
 
 # Up to this share of the columns, sorting the top costs less than selecting each level.
 _SHALLOW = 1 / 8
@@ -73,7 +73,7 @@ def band_edges(
         alpha, beta: the band as fractions, ``0 <= alpha < beta <= 1``; 0-dim tensors are unread.
         n_knots: thresholds to return, at least 2.
         interpolation: between order statistics, as in :func:`torch.quantile`.
-        count: from :func:`pauc.selection.count_mask`, where the caller has it already.
+        count: from :func:`pauc.core.quantiles.count_mask`, where the caller has it already.
         max_beta: see :class:`pauc.PAUCConfig`.
 
     Returns:

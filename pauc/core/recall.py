@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pauc.band import Band, attach_knots, make_band
 from pauc.config import (
     PAUCConfig,
     RecallAtQuantileConfig,
@@ -16,11 +15,12 @@ from pauc.config import (
     make_recall_config,
     options_of,
 )
-from pauc.pool import Pool
-from pauc.queue import QueueState
-from pauc.queued import QueuedLoss
-from pauc.step import PAUCTerms, Rows, Scored, take_step
-from pauc.surrogates import Positives, class_mean
+from pauc.core.band import Band, attach_knots, make_band
+from pauc.core.pool import Pool
+from pauc.core.queue import QueueState
+from pauc.core.step import PAUCTerms, Rows, Scored, take_step
+from pauc.core.surrogates import Positives, class_mean
+from pauc.modules.base import QueuedLoss
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

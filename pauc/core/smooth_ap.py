@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pauc.band import safe_width
-from pauc.blocks import count_not_above
 from pauc.config import SmoothAPConfig, SmoothAPOptions, make_smooth_ap_config, options_of
-from pauc.pairs import mean_link
-from pauc.pool import Pool
-from pauc.queue import QueueState
-from pauc.queued import QueuedLoss
-from pauc.selection import count_mask, robust_scale
-from pauc.step import PAUCTerms, Rows, Scored, columns_of, live_factor, take_step
-from pauc.surrogates import Positives, class_mean, scale_gradient
+from pauc.core.band import safe_width
+from pauc.core.pool import Pool
+from pauc.core.quantiles import count_mask, robust_scale
+from pauc.core.queue import QueueState
+from pauc.core.step import PAUCTerms, Rows, Scored, columns_of, live_factor, take_step
+from pauc.core.surrogates import Positives, class_mean, scale_gradient
+from pauc.modules.base import QueuedLoss
+from pauc.pairs.blocks import count_not_above
+from pauc.pairs.operator import mean_link
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -44,7 +44,7 @@ def smooth_ap_loss_fn(
         ``(1 + above_i(P)) / (1 + above_i(P) + above_i(N))``,
 
     one class against the rest. Every positive and negative of the pool counts in the ranks, and
-    batch rows of both kinds receive gradient. The sums are those of `pauc.pairs`.
+    batch rows of both kinds receive gradient. The sums are those of `pauc.pairs.operator`.
 
     Pure, as :func:`pauc.pauc_loss_fn` is.
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pauc.config import LossConfig, Number, PosNumerator
-from pauc.diagnostics import count_live_positives, where_valid
-from pauc.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
-from pauc.queue import QueueState, enqueue
-from pauc.surrogates import Positives, class_mean, class_sum, scale_gradient
+from pauc.core.diagnostics import count_live_positives, where_valid
+from pauc.core.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
+from pauc.core.queue import QueueState, enqueue
+from pauc.core.surrogates import Positives, class_mean, class_sum, scale_gradient
 
 
 class PAUCTerms(NamedTuple):

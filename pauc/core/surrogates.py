@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pauc.checks import check_choice
 from pauc.config import Link
-from pauc.pairs import mean_link
-from pauc.queue import compute_dtype
+from pauc.core.queue import compute_dtype
+from pauc.pairs.operator import mean_link
 
 
 class Positives(NamedTuple):

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pauc.pool import Batch
-from pauc.queue import QueueState
+from pauc.core.pool import Batch
+from pauc.core.queue import QueueState
 
 
 class Header(NamedTuple):

@@ -1,4 +1,4 @@
-"""The rows of all ranks as one batch: this module and ``pauc.agreement`` know torch.distributed.
+"""The rows of all ranks as one batch.
 
 A step takes two collectives, both ``all_gather``: a header of fixed size, from which every rank
 learns who brings how many rows and whether all may go on, and the rows themselves. The core then
@@ -15,15 +15,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pauc.agreement import Header, agree, all_gather
 from pauc.checks import is_multilabel
 from pauc.config import LossConfig, PAUCConfig, options_of
-from pauc.packing import pack, unpack_classes, unpack_multilabel
-from pauc.pool import Batch, make_batch
-from pauc.queue import QueueState
-from pauc.sharded import loss_of_shards
-from pauc.step import PAUCTerms
-from pauc.surrogates import class_sum
+from pauc.core.pool import Batch, make_batch
+from pauc.core.queue import QueueState
+from pauc.core.step import PAUCTerms
+from pauc.core.surrogates import class_sum
+from pauc.distributed.agreement import Header, agree, all_gather
+from pauc.distributed.packing import pack, unpack_classes, unpack_multilabel
+from pauc.distributed.sharded import loss_of_shards
 
 
 class GatheredRows(NamedTuple):
@@ -149,8 +149,8 @@ def sharded_terms(
 ) -> tuple[PAUCTerms, int]:
     """Return the loss over the rows and the queues of all ranks, and how many rows they brought.
 
-    Args, Raises: as for :func:`gather_rows` and :func:`pauc.sharded.loss_of_shards`; ``queue`` is
-    this rank's part of the whole, and the returned queue has this rank's rows in it.
+    Args, Raises: as for :func:`gather_rows` and
+    :func:`pauc.distributed.sharded.loss_of_shards`; ``queue`` is this rank's part of the whole, and the returned queue has this rank's rows in it.
     """
     # Ranks that disagree on these would go on with different collectives.
     also = {"gradient": torch.is_grad_enabled(), **(settings or {})}
@@ -190,7 +190,7 @@ def exclude_queues(model: nn.Module) -> nn.Module:
     that this changes nothing and costs the size of the queue. Not needed where the loss stands
     outside the wrapped model, or with ``DDP(model, broadcast_buffers=False)``.
     """
-    from pauc.queued import QueuedLoss  # which imports this module
+    from pauc.modules.base import QueuedLoss  # which imports this module
 
     ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
     for name, module in model.named_modules():
@@ -203,7 +203,7 @@ def exclude_queues(model: nn.Module) -> nn.Module:
 
 
 class Ranks(NamedTuple):
-    """What :mod:`pauc.sharded` asks of the other ranks; every rank must ask in the same order."""
+    """What a rank asks of the others; every rank must ask in the same order."""
 
     rank: int  # this one's place
     size: int

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pauc.checks import is_multilabel
-from pauc.pool import Batch
+from pauc.core.pool import Batch
 
 # How a target travels: in 31 bits, next to the bit of the iid mask. No class index comes near.
 _LARGEST = (1 << 30) - 1

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from pauc.config import Interpolation
-from pauc.selection import interpolate, masked_top, top_depth
+from pauc.core.quantiles import interpolate, masked_top, top_depth
 
 if TYPE_CHECKING:
-    from pauc.distributed import Ranks
+    from pauc.distributed.gather import Ranks
 
 _DIGIT = 8  # bits that a round of selection fixes: 1 KiB of counts for each rank sought
 _SHALLOW = 1 / 8  # up to this share of the columns, the top alone is searched for the edges

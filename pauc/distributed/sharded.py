@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pauc.band import Band, assemble_band, knot_shares
 from pauc.config import PAUCConfig
-from pauc.diagnostics import count_live_positives, where_valid
-from pauc.pairs import mean_link
-from pauc.pool import Batch, Pool, make_pool
-from pauc.queue import QueueState, enqueue
-from pauc.rank_quantiles import quantiles_of_all
-from pauc.selection import BandEdges, knot_levels, robust_scale
-from pauc.step import PAUCTerms, blend, columns_of, has_entropy, live_factor, reduce_classes
-from pauc.surrogates import Positives, class_sum, scale_gradient, trapezoid_contributions
+from pauc.core.band import Band, assemble_band, knot_shares
+from pauc.core.diagnostics import count_live_positives, where_valid
+from pauc.core.pool import Batch, Pool, make_pool
+from pauc.core.quantiles import BandEdges, knot_levels, robust_scale
+from pauc.core.queue import QueueState, enqueue
+from pauc.core.step import PAUCTerms, blend, columns_of, has_entropy, live_factor, reduce_classes
+from pauc.core.surrogates import Positives, class_sum, scale_gradient, trapezoid_contributions
+from pauc.distributed.quantiles import quantiles_of_all
+from pauc.pairs.operator import mean_link
 
 if TYPE_CHECKING:
-    from pauc.distributed import Ranks
+    from pauc.distributed.gather import Ranks
 
 
 class _Totals(NamedTuple):

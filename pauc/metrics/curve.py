@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pauc.diagnostics import ramp_area
+from pauc.core.diagnostics import ramp_area
 
 
 class Blocks(NamedTuple):

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pauc.checks import check_flag, check_int
 from pauc.config import LossConfig, options_of
-from pauc.distributed import check_process_group, count_positives, gather_rows, is_gathering
-from pauc.moving import MovingConfig
-from pauc.queue import recommend_queue_size
-from pauc.step import PAUCTerms
+from pauc.core.queue import recommend_queue_size
+from pauc.core.step import PAUCTerms
+from pauc.distributed.gather import check_process_group, count_positives, gather_rows, is_gathering
+from pauc.modules.moving import MovingConfig
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

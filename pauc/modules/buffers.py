@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pauc.queue import QueueState, init_queue, resize_queue
+from pauc.core.queue import QueueState, init_queue, resize_queue
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pauc.buffers import QueueBuffers
 from pauc.config import LossConfig, options_of
+from pauc.modules.buffers import QueueBuffers
 
 if TYPE_CHECKING:
     from typing_extensions import Self

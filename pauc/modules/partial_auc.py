@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from pauc.checks import check_flag
-from pauc.composed import composed_terms
 from pauc.config import PAUCConfig, PAUCOptions, make_config, options_of
-from pauc.distributed import sharded_terms, world_size
-from pauc.fused import Entry, enter_, native_options, pauc_step
+from pauc.core.partial_auc import composed_terms
+from pauc.core.queue import QueueState
+from pauc.core.step import PAUCTerms
+from pauc.distributed.gather import sharded_terms, world_size
+from pauc.distributed.sharded import check_shardable
+from pauc.modules.base import QueuedLoss
+from pauc.native.step import Entry, enter_, native_options, pauc_step
 from pauc.presets import preset_for_budget
-from pauc.queue import QueueState
-from pauc.queued import QueuedLoss
-from pauc.sharded import check_shardable
-from pauc.step import PAUCTerms
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -69,13 +69,13 @@ class PAUCAtBudgetLoss(QueuedLoss):
     :func:`pauc.distributed.exclude_queues` for a loss inside the model that DDP wraps.
 
     With ``shard_queue``, rows do not travel, but for the negatives in the band: the loss is that of
-    all ranks' rows, by the exchanges of :mod:`pauc.sharded`. The process group must be there when
-    the module is built. Each rank's ``state_dict()`` has its own part of the queue and is to be
+    all ranks' rows, by the exchanges of :mod:`pauc.distributed.sharded`. The process group must
+    be there when the module is built. Each rank's ``state_dict()`` has its own part of the queue and is to be
     saved and loaded by that rank; inside a model that DDP wraps, ``exclude_queues`` is a must. Not
     with ``max_pool_size``; the diagnostics ``pauc`` and ``realised_fpr``
     are nan.
 
-    The ``stats`` of a call are described at :func:`pauc.diagnostics.diagnose`.
+    The ``stats`` of a call are described at :func:`pauc.core.diagnostics.diagnose`.
     """
 
     config: PAUCConfig

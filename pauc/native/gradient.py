@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pauc.step import PAUCTerms
+from pauc.core.step import PAUCTerms
 
 NO_SECOND_DERIVATIVE = (
     "the gradient of this loss cannot be differentiated again: that of pauc.pauc_loss_fn can, and "

@@ -10,7 +10,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import Parameter
 
-from pauc.queue import QueueState, compute_dtype
+from pauc.core.queue import QueueState, compute_dtype
 
 
 def is_readable(rows: tuple[Any, ...], queue: QueueState) -> bool:

@@ -1,6 +1,6 @@
 """A step of the loss on a CPU in one native call, see native/step.cpp.
 
-The numbers are those of :func:`pauc.composed.composed_terms`, with the gradient beside the loss.
+The numbers are those of :func:`pauc.core.partial_auc.composed_terms`, with the gradient.
 What the native code is not for, or where it was not built, is computed by that function.
 """
 
@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from pauc.attach import NO_SECOND_DERIVATIVE, Gradients, attach
 from pauc.checks import check_rows, check_targets
-from pauc.composed import composed_terms
 from pauc.config import PAUCConfig
-from pauc.memory import addresses, has_memory, is_readable
-from pauc.queue import QueueState
-from pauc.selection import knot_levels
-from pauc.step import PAUCTerms, has_entropy
+from pauc.core.partial_auc import composed_terms
+from pauc.core.quantiles import knot_levels
+from pauc.core.queue import QueueState
+from pauc.core.step import PAUCTerms, has_entropy
+from pauc.native.gradient import NO_SECOND_DERIVATIVE, Gradients, attach
+from pauc.native.readable import addresses, has_memory, is_readable
 
 try:
-    from pauc import _native
+    from pauc.native import _ext
 except ImportError:  # installed without a compiler
-    _native = None  # type: ignore[assignment]
+    _ext = None  # type: ignore[assignment]
 
 # As native/batch.h numbers them.
 _SURROGATES = {"sigmoid": 1, "logistic": 2}
@@ -131,7 +131,7 @@ def pauc_step(
         others: as for :func:`pauc.pauc_loss_terms`.
     """
     rows = logits, targets, iid_mask, sample_weight
-    if options is not None and not diagnostics and _native is not None and is_readable(rows, queue):
+    if options is not None and not diagnostics and _ext is not None and is_readable(rows, queue):
         check_rows(logits, targets, queue, iid_mask, sample_weight)
         if validate_args and targets.dtype != torch.int64:
             flat = targets if queue.multilabel else targets.reshape(-1)
@@ -177,7 +177,7 @@ def enter_(queue: QueueState, entry: Entry) -> None:
 
 
 def _enter(queue: QueueState, entry: Entry) -> None:
-    _native.enter(
+    _ext.enter(
         entry.scores.dtype == torch.float64,
         (*entry.scores.shape, queue.weight.shape[0], queue.multilabel),
         entry.ignore_index,
@@ -245,7 +245,7 @@ def _call(
     # Under a transform of torch.func that is not about the rows, what is made is a wrapper, too.
     if not has_memory(found.gradient) or not has_memory(bounds):
         return None
-    return _native.step(
+    return _ext.step(
         entry.scores.dtype == torch.float64,
         validate_args,
         (*entry.scores.shape, queue.weight.shape[0], queue.multilabel),

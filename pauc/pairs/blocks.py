@@ -2,8 +2,8 @@
 
 The negatives of a class are sorted and cut into blocks. A positive is compared one by one with
 those of the block that it falls into. What lies above and below that enters by series in
-``exp(-distance)`` (:mod:`pauc.series`): each block adds up its powers, and a scan carries the sums
-from block to block. So the sums are exact at any band width, for ties and for outliers alike, since
+``exp(-distance)`` (:mod:`pauc.pairs.links`): each block adds up its powers, and a scan carries the
+sums from block to block. So the sums are exact at any band width, for ties and for outliers alike, since
 nothing is placed on a grid. With one block nothing is far: that is the matrix of pairs.
 
 Shapes depend on shapes alone; but on a CPU, where looking costs nothing, what does not count is
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
 from pauc.config import Link
-from pauc.series import DEGREE, SIGMOID, SOFTPLUS
+from pauc.pairs.links import DEGREE, SIGMOID, SOFTPLUS
 
 _BLOCK = 32
 _TILE = 1 << 15  # pairs that a processor's cache holds

@@ -1,7 +1,7 @@
 """Sums of a link over pairs of scores, with gradients to both sides.
 
-Few pairs make a matrix. Many take :mod:`pauc.blocks`, as operators of torch that a compiler calls
-without looking inside: a graph of many small steps would take it a minute.
+Few pairs make a matrix. Many take :mod:`pauc.pairs.blocks`, as operators of torch that a
+compiler calls without looking inside: a graph of many small steps would take it a minute.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pauc.blocks import few_pairs, gradients, link_of, make_pairs, sums
 from pauc.config import Link
+from pauc.pairs.blocks import few_pairs, gradients, link_of, make_pairs, sums
 
 
 def mean_link(

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from pauc.checks import check_int, check_real, check_targets
-from pauc.draws import Draws
-from pauc.hard_set import HardSet
+from pauc.sampling.draws import Draws
+from pauc.sampling.hard_set import HardSet
 
 
 class BandSampler(Sampler[list[int]]):

@@ -2,7 +2,7 @@
 // the rows that enter the queue in another.
 //
 // The numbers are those of `pauc.pauc_loss_terms`, which is the readable account of them, and which
-// takes some hundred operators of torch of some microseconds each. Called by pauc/fused.py with the
+// takes some hundred operators of torch of some microseconds each. Called by pauc/native/step.py with the
 // addresses of contiguous tensors, whose sizes, devices and dtypes it vouches for.
 
 #define PY_SSIZE_T_CLEAN
@@ -28,7 +28,7 @@
 namespace pauc {
 namespace {
 
-// Beyond, the series of pauc/blocks.py are faster.
+// Beyond, the series of pauc/pairs/blocks.py are faster.
 constexpr double MOST_PAIRS = 1 << 25;
 
 template <typename T>
@@ -178,7 +178,7 @@ void point_at_rows(Kind<T>& k, const Addresses& at, long long ignore_index) {
     point(k.held_weight, at.held_weight);
 }
 
-// Arguments are those of pauc/_native.pyi.
+// Arguments are those of pauc/native/_ext.pyi.
 template <typename T>
 bool parse_step(
     PyObject* arguments, Step<T>& s, std::vector<double>& levels, bool& validate, int64_t*& fill
@@ -284,18 +284,18 @@ PyObject* by_dtype(PyObject*, PyObject* arguments) {
 }
 
 PyMethodDef methods[] = {
-    {"step", by_dtype<step<float>, step<double>>, METH_VARARGS, "See pauc/fused.py."},
-    {"enter", by_dtype<enter<float>, enter<double>>, METH_VARARGS, "See pauc/fused.py."},
+    {"step", by_dtype<step<float>, step<double>>, METH_VARARGS, "See pauc/native/step.py."},
+    {"enter", by_dtype<enter<float>, enter<double>>, METH_VARARGS, "See pauc/native/step.py."},
     {nullptr, nullptr, 0, nullptr},
 };
 
 PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_native", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr
+    PyModuleDef_HEAD_INIT, "_ext", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr
 };
 
 }  // namespace
 }  // namespace pauc
 
-PyMODINIT_FUNC PyInit__native(void) {
+PyMODINIT_FUNC PyInit__ext(void) {
     return PyModule_Create(&pauc::module);
 }

@@ -1,0 +1,1 @@
+"""Sums of a link over pairs of scores, in memory that is linear in the scores."""
