@@ -20,7 +20,7 @@ from pauc import (
     pauc_loss_fn,
 )
 from pauc.config import _CHOICES
-from pauc.native import step as fused
+from pauc.native import extension
 from pauc.pairs import blocks
 from pauc.pairs import operator as pairs
 
@@ -29,7 +29,7 @@ from pauc.pairs import operator as pairs
 def _no_native_code():
     """On a CPU, it would take the modules' steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "_ext", None)
+        patch.setattr(extension, "ext", None)
         yield
 
 
