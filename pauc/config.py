@@ -254,10 +254,9 @@ def make_smooth_ap_config(options: dict[str, Any] | SmoothAPOptions) -> SmoothAP
     return config
 
 
-def check_config(config: LossConfig) -> LossConfig:
-    """Return a configuration, checked as :func:`make_config` and its kin check options."""
-    checked: LossConfig = _MAKERS[type(config)](options_of(config))
-    return checked
+def make_any_config(kind: type[LossConfig], options: Any) -> LossConfig:
+    """As :func:`make_config`, for any of the losses."""
+    return _MAKERS[kind](options)
 
 
 _MAKERS: dict[type, Callable[[Any], LossConfig]] = {
@@ -343,7 +342,8 @@ class Support(NamedTuple):
     def refusal(self, config: LossConfig) -> str | None:
         """Return which option the backend cannot compute, and why; None if it can all."""
         if type(config) is not type(self.defaults):
-            return f"{self.backend} computes {type(self.defaults).__name__}, not {config}"
+            wanted, given = type(self.defaults).__name__, type(config).__name__
+            return f"{self.backend} takes a {wanted}, got a {given}"
         config = without_idle_options(config)
         for name, value, default in zip(type(config)._fields, config, self.defaults, strict=True):
             if isinstance(value, Tensor):

@@ -119,8 +119,11 @@ def check_shardable(config: LossConfig, gather_distributed: bool | None) -> None
     """Raise unless a queue may be sharded for such a loss.
 
     Raises:
+        TypeError: a loss other than the partial AUC.
         ValueError: an option that the sharded step does not support, or no gathering.
     """
+    if not isinstance(config, PAUCConfig):
+        raise TypeError(f"shard_queue=True needs a PAUCConfig, got {type(config).__name__}")
     refusal = SUPPORT.refusal(config)
     if refusal is not None:
         raise ValueError(f"shard_queue=True cannot be used here: {refusal}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, overload
 
 import torch
 from torch import Tensor
 
 from pauc.backends import Plan, plan_step, take_step
 from pauc.checks import check_flag, check_int
-from pauc.config import LossConfig, check_config, options_of
+from pauc.config import LossConfig, make_any_config, options_of
 from pauc.core.batch import Rows
 from pauc.core.outcome import Outcome
 from pauc.distributed.gather import gather
@@ -44,6 +44,8 @@ class QueuedLoss(QueueBuffers):
     The arguments are described at :class:`pauc.PAUCAtBudgetLoss`.
     """
 
+    _kind: ClassVar[type[LossConfig]]  # of the config
+
     def __init__(
         self,
         num_classes: int,
@@ -73,10 +75,7 @@ class QueuedLoss(QueueBuffers):
                 f"gather_distributed must be a bool or None, got {gather_distributed!r}"
             )
         check_process_group(process_group)
-        config = self._make_config(options)
-        for name, value in options_of(config).items():
-            if isinstance(value, Tensor):
-                raise TypeError(f"{name} must be a number in a module, got a tensor")
+        config = make_any_config(self._kind, options)
         self.num_classes = num_classes
         self.multilabel = multilabel
         self.queue_size = queue_size
@@ -102,7 +101,13 @@ class QueuedLoss(QueueBuffers):
 
     @config.setter
     def config(self, config: Any) -> None:
-        self._plan = plan_step(check_config(config))
+        if not isinstance(config, self._kind):
+            raise TypeError(f"config must be a {self._kind.__name__}, got {type(config).__name__}")
+        options = options_of(config)
+        for name, value in options.items():
+            if isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a number in a module, got a tensor")
+        self._plan = plan_step(make_any_config(self._kind, options))
         self._config = config
         self._moving.write(config, self.queue_fill.device)
 
@@ -114,11 +119,6 @@ class QueuedLoss(QueueBuffers):
         """
         self._moving.follow(moving, self.queue_fill.device)
         self.config = self.config._replace(**values)
-
-    @staticmethod
-    def _make_config(options: Any) -> LossConfig:
-        """Return the checked config of these options."""
-        raise NotImplementedError
 
     def _budget(self) -> tuple[float, str] | None:
         """Return the share of the reference rows that the loss rests on, and how to name it."""
@@ -267,7 +267,8 @@ class QueuedLoss(QueueBuffers):
         """Return the plan for ``config``, or for one with tensors in place of what moves."""
         if not self._moving.are_read(self.queue_fill):
             return self._plan
-        return plan_step(check_config(self._moving.put_into(self.config)))
+        moving = self._moving.put_into(self.config)
+        return plan_step(make_any_config(self._kind, options_of(moving)))
 
     def extra_repr(self) -> str:
         """Return the configuration: the number of classes, the queue, then every option."""
@@ -286,15 +287,16 @@ class QueuedLoss(QueueBuffers):
 
     def _warn(self, outcome: Outcome, batch_rows: int) -> None:
         """Warn, once per kind, about what makes the numbers worth less than they look."""
-        rows, slots = int(self.queue_fill), self.queue_scores.shape[1]
-        cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
         found = {
             "degenerate": no_dispersion(outcome, self.config),
-            "subsampled": subsampling(batch_rows + rows, cap),
+            "starved": starvation(outcome, batch_rows, self.queue_size, self._budget()),
         }
-        if rows == slots:  # before that, more rows are on their way
-            budget = self._budget()
-            found["starved"] = starvation(outcome, batch_rows, self.queue_size, budget)
+        # `queue_fill` is read only where it decides something: the host waits for it.
+        if found["starved"] and int(self.queue_fill) < self.queue_scores.shape[1]:
+            found["starved"] = ""  # more rows are on their way
+        cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
+        if cap is not None:
+            found["subsampled"] = subsampling(batch_rows + int(self.queue_fill), cap)
         for kind, message in found.items():
             if message and kind not in self._warned:
                 self._warned.add(kind)
@@ -307,7 +309,7 @@ class QueuedLoss(QueueBuffers):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._plan = plan_step(check_config(self._config))
+        self._plan = plan_step(self._config)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)

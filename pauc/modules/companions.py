@@ -10,8 +10,6 @@ from pauc.config import (
     RecallAtQuantileOptions,
     SmoothAPConfig,
     SmoothAPOptions,
-    make_recall_config,
-    make_smooth_ap_config,
 )
 from pauc.modules.base import ModuleOptions, QueuedLoss
 
@@ -45,7 +43,7 @@ class RecallAtQuantileLoss(QueuedLoss):
     """
 
     config: RecallAtQuantileConfig
-    _make_config = staticmethod(make_recall_config)
+    _kind = RecallAtQuantileConfig
 
     if TYPE_CHECKING:
 
@@ -75,7 +73,7 @@ class SmoothAPLoss(QueuedLoss):
     """
 
     config: SmoothAPConfig
-    _make_config = staticmethod(make_smooth_ap_config)
+    _kind = SmoothAPConfig
 
     if TYPE_CHECKING:
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pauc._public import public
-from pauc.config import PAUCConfig, PAUCOptions, make_config
+from pauc.config import PAUCConfig, PAUCOptions
 from pauc.modules.base import ModuleOptions, QueuedLoss
 from pauc.presets import preset_for_budget
 
@@ -65,7 +65,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
     """
 
     config: PAUCConfig
-    _make_config = staticmethod(make_config)
+    _kind = PAUCConfig
 
     if TYPE_CHECKING:
 

@@ -27,12 +27,12 @@ def no_dispersion(outcome: Outcome, config: LossConfig) -> str:
 def starvation(
     outcome: Outcome, batch_rows: int, queue_size: int, budget: tuple[float, str] | None
 ) -> str:
-    """Return what to say of a full queue with too few rows for so small a budget; "" if enough.
+    """Return what to say of a queue with too few rows for so small a budget; "" if enough.
 
     Args:
         outcome: of the step.
         batch_rows: of all ranks together.
-        queue_size: rows of the queue, which is full.
+        queue_size: rows of the queue, taken to be full.
         budget: share of the reference rows that the loss rests on, and how to name it, if it does.
     """
     if budget is None:
@@ -52,9 +52,9 @@ def starvation(
     )
 
 
-def subsampling(rows: int, cap: int | None) -> str:
+def subsampling(rows: int, cap: int) -> str:
     """Return what to say of a pool of more rows than enter the surrogate; "" if all do."""
-    if cap is None or rows <= cap:
+    if rows <= cap:
         return ""
     return (
         f"the pool of {rows} rows is above max_pool_size={cap}: the surrogate sees a random, "
