@@ -23,6 +23,7 @@ from pauc.config import _CHOICES
 from pauc.native import extension
 from pauc.pairs import blocks
 from pauc.pairs import operator as pairs
+from pauc.pairs.links import LINKS
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -168,8 +169,8 @@ def test_the_operator_reads_no_data_where_that_costs(positives, negatives, link)
     x, y = torch.empty(positives, device="meta"), torch.empty(3, negatives, device="meta")
     index = torch.empty(positives, dtype=torch.int64, device="meta")
     made = blocks.make_pairs(x, index, x > 0, y, torch.empty_like(y), y[:, 0])
-    assert blocks.sums(made, link).shape == x.shape
-    by_x, by_y = blocks.gradients(x, made, link)
+    assert blocks.sums(made, LINKS[link]).shape == x.shape
+    by_x, by_y = blocks.gradients(x, made, LINKS[link])
     assert by_x.shape == x.shape
     assert by_y.numel() >= y.numel()
 

@@ -267,8 +267,7 @@ class QueuedLoss(QueueBuffers):
         """Return the plan for ``config``, or for one with tensors in place of what moves."""
         if not self._moving.are_read(self.queue_fill):
             return self._plan
-        moving = self._moving.put_into(self.config)
-        return plan_step(make_any_config(self._kind, options_of(moving)))
+        return plan_step(make_any_config(self._kind, self._moving.options_of(self)))
 
     def extra_repr(self) -> str:
         """Return the configuration: the number of classes, the queue, then every option."""

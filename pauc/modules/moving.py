@@ -38,14 +38,14 @@ class MovingOptions:
             return True
         return on_queue.is_cuda and torch.cuda.is_current_stream_capturing()
 
-    def put_into(self, config: Any) -> Any:
-        """Return the config with the tensors in place of what moves."""
-        # Not `_replace`, which would make a graph depend on the numbers that are replaced.
-        fields: dict[str, Any] = {
-            name: self._tensors[name] if name in self._tensors else getattr(config, name)
-            for name in type(config)._fields
+    def options_of(self, loss: Any) -> dict[str, Any]:
+        """Return the options of a loss, by name, with the tensors in place of what moves."""
+        # A graph must not depend on the numbers that move. It would if the config were copied, or
+        # handed over as one value: so each option that stands still is read from the loss itself.
+        return {
+            name: self._tensors[name] if name in self._tensors else getattr(loss.config, name)
+            for name in type(loss.config)._fields
         }
-        return type(config)(**fields)
 
 
 def _new_number(device: torch.device) -> Tensor:
