@@ -86,14 +86,17 @@ class _Sums(NamedTuple):
 
 
 class _Negatives(NamedTuple):
-    """The negatives in the band of all ranks; ``B`` places for each of ``W`` ranks."""
+    """What positives are compared with by pairs: the negatives in the band of all ranks.
+
+    ``B`` places for each of ``W`` ranks.
+    """
 
     leaf: Tensor  # [C, W B], their scores
     counts: Tensor  # [C, W B], 0 for padding
     total: Tensor  # [C]
     columns: Tensor  # [C, B], where this rank's are in its pool
     factor: Tensor  # [C, B], what scales their gradient; 0 for padding
-    to_add: Tensor  # [C, 0]
+    to_add: Tensor  # [C, 0], no more to be added up over the ranks
 
     def own_gradient(self, gradient: Tensor, _total: Tensor, pool: Pool, rank: int) -> Tensor:
         """Return ``[C, M]`` from the gradient by ``leaf`` of all ranks' sums."""
@@ -103,11 +106,11 @@ class _Negatives(NamedTuple):
 
 
 class _Edges(NamedTuple):
-    """The thresholds, where they move with the rows near them."""
+    """What positives are compared with by the trapezoid: thresholds, which rows may move."""
 
     leaf: Tensor  # [C, K]
-    shares: Tensor  # [C, K, M], of this rank's rows, up to a constant
-    to_add: Tensor  # [C, K], their sums
+    shares: Tensor  # [C, K, M], how much each row of this rank moves a threshold, up to a constant
+    to_add: Tensor  # [C, K], sums of the shares, to be added up over the ranks
 
     def own_gradient(self, gradient: Tensor, total: Tensor, _pool: Pool, _rank: int) -> Tensor:
         """Return ``[C, M]`` from the gradient by ``leaf`` and the shares of all ranks."""
