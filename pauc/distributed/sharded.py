@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pauc.config import LossConfig, PAUCConfig, Support
+from pauc.config import LossConfig, PAUCConfig
 from pauc.core import partial_auc
 from pauc.core.band import (
     Band,
@@ -51,6 +51,7 @@ from pauc.distributed.gather import attach_for_average
 from pauc.distributed.quantiles import quantiles_of_all
 from pauc.distributed.ranks import Ranks
 from pauc.pairs.operator import mean_link
+from pauc.support import Support
 
 SUPPORT = Support(
     "a sharded queue",
