@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from fnmatch import fnmatch
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -30,9 +31,13 @@ OF_TORCH = {"create_graph", "fullgraph"}
 
 def named_keywords(text: str) -> set[str]:
     """Return the keywords that inline code gives to functions of this library."""
-    ours = re.sub(r"`imbalanced_losses\.[^`]*`|LibAUC `[^`]*`|scikit-learn `[^`]*`", "", text)
-    ours = re.sub(r"`BCEWithLogitsLoss\(.*?\)`", "", ours)
-    return set(re.findall(r"[`( ](\w+)=", "\n".join(re.findall(r"`[^`\n]*`", ours))))
+    return set(re.findall(r"[`( ](\w+)=", "\n".join(re.findall(r"`[^`\n]*`", text))))
+
+
+def our_text(page: Path) -> str:
+    """Return a page without the first column of the tables of migration: names of others."""
+    text = page.read_text()
+    return re.sub(r"^\| [^|\n]+ \|", "", text, flags=re.M) if page.stem == "migrate" else text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -83,7 +88,7 @@ def test_the_api_page_has_every_public_name():
 
 
 def test_every_option_and_example_that_the_pages_name_is_there():
-    text = "\n".join(page.read_text() for page in [README, *PAGES])
+    text = "\n".join(our_text(page) for page in [README, *PAGES])
     known = {
         *PAUCConfig._fields,
         *pauc.RecallAtQuantileConfig._fields,
