@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import run_ranks
 from torch import Tensor
 
 from pauc.metrics import coverage_at_budget, partial_auc, tpr_at_fpr
+from tests.distributed.ranks import run_ranks
 
 torchmetrics = pytest.importorskip("torchmetrics")
 

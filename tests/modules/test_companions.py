@@ -9,9 +9,6 @@ import warnings
 
 import pytest
 import torch
-from test_module import messages, stream, take
-from test_transforms import NoHostReads, assert_same_state, batch, warm_queue
-from test_validation import BAD_BATCHES
 
 from pauc import (
     PAUCSchedule,
@@ -26,6 +23,9 @@ from pauc import (
     smooth_ap_terms,
 )
 from pauc.distributed import exclude_queues
+from tests.modules.test_partial_auc import messages, stream, take
+from tests.test_checks import BAD_BATCHES
+from tests.test_functional import NoHostReads, assert_same_state, batch, warm_queue
 
 quiet = pytest.mark.filterwarnings("ignore:(RecallAtQuantileLoss|SmoothAPLoss)")
 MODULES = {"recall": RecallAtQuantileLoss, "ap": SmoothAPLoss}

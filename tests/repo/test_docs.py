@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 
 from pauc import plot
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guide.md"
 
 
