@@ -1,6 +1,7 @@
 """Differentiable partial AUC at a fixed, low false-alarm budget."""
 
 from pauc import intervals, metrics
+from pauc.backends import show_config
 from pauc.config import (
     PAUCConfig,
     PAUCOptions,
@@ -9,26 +10,23 @@ from pauc.config import (
     SmoothAPConfig,
     SmoothAPOptions,
 )
-from pauc.core.quantiles import BandEdges, band_edges, robust_scale
-from pauc.core.queue import (
-    QueueState,
-    enqueue,
-    init_queue,
-    queue_rows,
-    recommend_queue_size,
-    resize_queue,
-)
-from pauc.core.recall import (
-    RecallAtQuantileLoss,
+from pauc.core.band import BandEdges, band_edges, robust_scale
+from pauc.core.enqueue import enqueue
+from pauc.core.outcome import PAUCTerms
+from pauc.core.queue import QueueState, init_queue, queue_rows, resize_queue
+from pauc.core.surrogates import pairwise_pauc, trapezoid_pauc
+from pauc.functional import (
+    pauc_loss_fn,
+    pauc_loss_terms,
     recall_at_quantile_loss_fn,
     recall_at_quantile_terms,
+    smooth_ap_loss_fn,
+    smooth_ap_terms,
 )
-from pauc.core.smooth_ap import SmoothAPLoss, smooth_ap_loss_fn, smooth_ap_terms
-from pauc.core.step import PAUCTerms
-from pauc.core.surrogates import pairwise_pauc, trapezoid_pauc
-from pauc.functional import pauc_loss_fn, pauc_loss_terms
+from pauc.modules.companions import RecallAtQuantileLoss, SmoothAPLoss
 from pauc.modules.partial_auc import PAUCAtBudgetLoss
 from pauc.modules.schedule import PAUCSchedule, ScheduleConfig, ScheduleValues, schedule_at
+from pauc.presets import recommend_queue_size
 from pauc.sampling.sampler import BandSampler
 from pauc.thresholds import OperatingPoint, select_threshold
 
@@ -68,6 +66,7 @@ __all__ = [
     "robust_scale",
     "schedule_at",
     "select_threshold",
+    "show_config",
     "smooth_ap_loss_fn",
     "smooth_ap_terms",
     "trapezoid_pauc",

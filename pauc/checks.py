@@ -1,4 +1,4 @@
-"""Checks of arguments, shared by every entry: options, then the shapes and values of rows.
+"""Checks of single arguments, shared by every entry and free of everything else in the package.
 
 An error names the argument, what was expected and what came.
 """
@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from pauc.core.queue import QueueState
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -91,71 +87,6 @@ def is_unread(name: str, value: object) -> bool:
             f"got {value.dtype} {tuple(value.shape)}"
         )
     return True
-
-
-def is_multilabel(targets: Tensor) -> bool:
-    """Return whether a row has a target, or a label, for each class.
-
-    A function, since before 2.11 torch.compile could trace no property of a NamedTuple.
-    """
-    return targets.ndim == 2
-
-
-def check_rows(
-    logits: Tensor,
-    targets: Tensor,
-    queue: QueueState,
-    iid_mask: Tensor | None,
-    sample_weight: Tensor | None,
-) -> None:
-    """Raise unless types, shapes and devices fit together; reads no data."""
-    rows = {"targets": targets, "iid_mask": iid_mask, "sample_weight": sample_weight}
-    for name, value in {"logits": logits, **rows}.items():
-        optional = name in ("iid_mask", "sample_weight")
-        if not isinstance(value, Tensor) and not (optional and value is None):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}")
-    if logits.ndim != 2 or logits.shape[1] == 0:
-        raise ValueError(f"logits must be [N, C] with C >= 1, got {tuple(logits.shape)}")
-    if targets.dtype.is_complex:
-        raise TypeError(f"targets must be whole numbers, got {targets.dtype}")
-    if iid_mask is not None and iid_mask.dtype != torch.bool:
-        raise TypeError(f"iid_mask must be bool, got {iid_mask.dtype}")
-    if sample_weight is not None and (
-        sample_weight.is_complex() or sample_weight.dtype == torch.bool
-    ):
-        raise TypeError(f"sample_weight must be real numbers, got {sample_weight.dtype}")
-    count = logits.shape[0]
-    of_targets = [tuple(logits.shape)] if is_multilabel(queue.targets) else [(count,), (count, 1)]
-    for name, value in rows.items():
-        if value is None:
-            continue
-        allowed = of_targets if name == "targets" else [(count,)]
-        if tuple(value.shape) not in allowed:
-            shapes = " or ".join(str(list(shape)) for shape in allowed)
-            raise ValueError(
-                f"{name} must be {shapes} for logits {tuple(logits.shape)}{_kind(name, queue)}, "
-                f"got {tuple(value.shape)}"
-            )
-        if value.device != logits.device:
-            raise ValueError(
-                f"{name} must be on the logits' device {logits.device}, got {value.device}"
-            )
-    if queue.scores.shape[0] != logits.shape[1]:
-        raise ValueError(
-            f"logits must have the queue's {queue.scores.shape[0]} columns, "
-            f"got {tuple(logits.shape)}"
-        )
-    if queue.scores.device != logits.device:
-        raise ValueError(
-            f"the queue must be on the logits' device {logits.device}, got {queue.scores.device}"
-        )
-
-
-def _kind(name: str, queue: QueueState) -> str:
-    """Return what decides the shape of targets, for an error message."""
-    return f" and multilabel={is_multilabel(queue.targets)}" if name == "targets" else ""
 
 
 def check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:

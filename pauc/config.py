@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from torch import Tensor
 
+from pauc._public import public
 from pauc.checks import check_choice, check_int, check_moving_band, check_real, is_unread
 
 Surrogate = Literal["trapezoid", "pairwise"]
@@ -22,6 +23,7 @@ EdgeGradient = Literal["detached", "implicit"]
 Number = float | Tensor  # a tensor: 0-dim, floating, of any device that the logits can meet
 
 
+@public
 class PAUCConfig(NamedTuple):
     """Options of :func:`pauc.pauc_loss_fn` and :class:`pauc.PAUCAtBudgetLoss`, with their defaults.
 
@@ -91,6 +93,7 @@ class PAUCConfig(NamedTuple):
 _PAUC = PAUCConfig()  # the owner of the defaults that the losses share
 
 
+@public
 class RecallAtQuantileConfig(NamedTuple):
     """Options of :func:`pauc.recall_at_quantile_loss_fn` and :class:`pauc.RecallAtQuantileLoss`.
 
@@ -121,6 +124,7 @@ class RecallAtQuantileConfig(NamedTuple):
     pauc_weight: Number = _PAUC.pauc_weight
 
 
+@public
 class SmoothAPConfig(NamedTuple):
     """Options of :func:`pauc.smooth_ap_loss_fn` and :class:`pauc.SmoothAPLoss`.
 
@@ -250,6 +254,18 @@ def make_smooth_ap_config(options: dict[str, Any] | SmoothAPOptions) -> SmoothAP
     return config
 
 
+def make_any_config(kind: type[LossConfig], options: Any) -> LossConfig:
+    """As :func:`make_config`, for any of the losses."""
+    return _MAKERS[kind](options)
+
+
+_MAKERS: dict[type, Callable[[Any], LossConfig]] = {
+    PAUCConfig: make_config,
+    RecallAtQuantileConfig: make_recall_config,
+    SmoothAPConfig: make_smooth_ap_config,
+}
+
+
 def options_of(config: LossConfig) -> dict[str, Any]:
     """Return the options by name: `_asdict`, which torch.compile could not trace before 2.10."""
     return dict(zip(type(config)._fields, config, strict=True))
@@ -282,3 +298,63 @@ def _check_shared(config: LossConfig) -> None:
         check_real(name, weight)
         if weight < 0:
             raise ValueError(f"{name} must not be negative, got {weight!r}")
+
+
+def without_idle_options(config: LossConfig) -> LossConfig:
+    """Return the config with its defaults for options that have no effect beside the others.
+
+    So that a backend is asked only for what changes the numbers.
+    """
+    if not isinstance(config, PAUCConfig):
+        return config
+    if config.surrogate == "pairwise":
+        config = config._replace(n_knots=_PAUC.n_knots, edge_gradient=_PAUC.edge_gradient)
+    if config.surrogate == "trapezoid":
+        config = config._replace(link=_PAUC.link)
+    if not isinstance(config.beta, Tensor):
+        config = config._replace(max_beta=_PAUC.max_beta)
+    return config
+
+
+# Stands for every value that an option may have.
+ANY: tuple[object, ...] = ()
+
+
+class Support(NamedTuple):
+    """Which configs a backend can compute: an allow-list, since an option that a backend does not
+    know would be ignored in silence.
+
+    Attributes:
+        backend: its name, for messages.
+        defaults: of the kind of config that it computes.
+        values: for each option that the backend reads, the values that it knows, or :data:`ANY`.
+        at_default: the options that must have their defaults. So must any option that stands
+            nowhere here; a test asks that every option has been given a place.
+        tensors: whether an option may be a tensor.
+    """
+
+    backend: str
+    defaults: LossConfig
+    values: Mapping[str, tuple[object, ...]]
+    at_default: tuple[str, ...] = ()
+    tensors: bool = False
+
+    def refusal(self, config: LossConfig) -> str | None:
+        """Return which option the backend cannot compute, and why; None if it can all."""
+        if type(config) is not type(self.defaults):
+            wanted, given = type(self.defaults).__name__, type(config).__name__
+            return f"{self.backend} takes a {wanted}, got a {given}"
+        config = without_idle_options(config)
+        for name, value, default in zip(type(config)._fields, config, self.defaults, strict=True):
+            if isinstance(value, Tensor):
+                if not (self.tensors and name in self.values):
+                    return f"{self.backend} takes {name} as a number, not as a tensor"
+                continue
+            known = self.values.get(name, (default,))
+            if known != ANY and value not in known:
+                return f"{self.backend} takes {name}={_listed(known)} only, got {name}={value!r}"
+        return None
+
+
+def _listed(values: tuple[object, ...]) -> str:
+    return " or ".join(repr(value) for value in values)

@@ -1,4 +1,8 @@
-"""The loss as a pure function: tensors and the queue's state in, loss and new state out."""
+"""The losses as pure functions: rows and a queue in, the loss and the new queue out.
+
+The ``*_loss_fn`` return those two; the ``*_terms`` also what stands behind the loss. A backend
+computes the step (:mod:`pauc.backends` chooses it), and its rows enter the queue here.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,31 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from pauc.config import PAUCOptions, make_config
+from pauc.backends import plan_step, take_step
+from pauc.config import (
+    LossConfig,
+    PAUCOptions,
+    RecallAtQuantileOptions,
+    SmoothAPOptions,
+    make_config,
+    make_recall_config,
+    make_smooth_ap_config,
+)
+from pauc.core.batch import Rows
+from pauc.core.outcome import PAUCTerms
 from pauc.core.queue import QueueState
-from pauc.core.step import PAUCTerms
-from pauc.native.step import entered, native_options, pauc_step
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+__all__ = [
+    "pauc_loss_fn",
+    "pauc_loss_terms",
+    "recall_at_quantile_loss_fn",
+    "recall_at_quantile_terms",
+    "smooth_ap_loss_fn",
+    "smooth_ap_terms",
+]
 
 
 def pauc_loss_fn(
@@ -55,15 +77,8 @@ def pauc_loss_fn(
     Raises:
         TypeError, ValueError: a bad argument, named with what was expected and what came.
     """
-    terms = pauc_loss_terms(
-        logits,
-        targets,
-        queue,
-        iid_mask=iid_mask,
-        sample_weight=sample_weight,
-        validate_args=validate_args,
-        **options,
-    )
+    rows = Rows(logits, targets, iid_mask, sample_weight)
+    terms = _terms(rows, queue, make_config(options), validate_args)
     return terms.loss, terms.queue
 
 
@@ -83,17 +98,151 @@ def pauc_loss_terms(
     Args, Raises: as for :func:`pauc_loss_fn`, and
         diagnostics: also compute ``stats``, see :func:`pauc.core.diagnostics.diagnose`.
     """
-    config = make_config(options)
-    terms, entry, _ = pauc_step(
-        logits,
-        targets,
-        queue,
-        None,
-        config,
-        native_options(config),
-        iid_mask=iid_mask,
-        sample_weight=sample_weight,
-        validate_args=validate_args,
-        diagnostics=diagnostics,
+    rows = Rows(logits, targets, iid_mask, sample_weight)
+    return _terms(rows, queue, make_config(options), validate_args, diagnostics)
+
+
+def recall_at_quantile_loss_fn(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    *,
+    iid_mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    validate_args: bool = True,
+    **options: Unpack[RecallAtQuantileOptions],
+) -> tuple[Tensor, QueueState]:
+    """Return one minus the soft recall above a quantile, and the queue with the batch in it.
+
+    The threshold ``t`` is the score that a share ``quantile`` of the reference rows exceeds: of all
+    iid rows, positives included, unless ``budget_basis="fpr"``. Soft recall is
+    ``mean_i sigmoid((s_i - t) / tau)`` over the positives. With ``budget_basis="fpr"`` it is the
+    value at ``beta = quantile`` of the curve that :func:`pauc.trapezoid_pauc` integrates. As there,
+    gradient reaches positives only, unless ``edge_gradient="implicit"``.
+
+    Pure, as :func:`pauc.pauc_loss_fn` is.
+
+    Args:
+        logits, targets, queue, iid_mask, sample_weight, validate_args: see
+            :func:`pauc.pauc_loss_fn`.
+        **options: fields of :class:`pauc.RecallAtQuantileConfig`.
+
+    Returns:
+        The loss (float32 or float64; ``[]``, or ``[C]`` with ``reduction="none"``) and the new
+        queue. A class is left out of the reduction when it has no positives of positive weight, no
+        iid negatives, or no dispersion among its reference scores.
+
+    Raises:
+        TypeError, ValueError: a bad argument, named with what was expected and what came.
+    """
+    rows = Rows(logits, targets, iid_mask, sample_weight)
+    terms = _terms(rows, queue, make_recall_config(options), validate_args)
+    return terms.loss, terms.queue
+
+
+def recall_at_quantile_terms(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    *,
+    iid_mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    validate_args: bool = True,
+    diagnostics: bool = False,
+    **options: Unpack[RecallAtQuantileOptions],
+) -> PAUCTerms:
+    """Return the loss of :func:`recall_at_quantile_loss_fn` with its per-class parts.
+
+    Args, Raises: as for :func:`recall_at_quantile_loss_fn`, and
+        diagnostics: also compute ``stats``, ``[C]`` each. nan where a class is invalid:
+            ``threshold``, ``tau_eff`` (width of the sigmoid in logit units), ``recall`` (weight of
+            the positives above the threshold, as a share) and ``recall_var`` (variance over the
+            positives' contributions). 0 where invalid: ``false_alert_count`` (iid negatives above
+            the threshold) and ``grad_pos_count`` (live positives). Always: ``ref_count``.
+    """
+    rows = Rows(logits, targets, iid_mask, sample_weight)
+    return _terms(rows, queue, make_recall_config(options), validate_args, diagnostics)
+
+
+def smooth_ap_loss_fn(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    *,
+    iid_mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    validate_args: bool = True,
+    **options: Unpack[SmoothAPOptions],
+) -> tuple[Tensor, QueueState]:
+    """Return one minus the Smooth-AP, and the queue with the batch in it.
+
+    Smooth-AP (Brown, Xie, Kalogeiton and Zisserman, 2020) is the average precision with the steps
+    in the ranks made soft. With ``above_i(S) = sum_{j in S, j != i} sigmoid((s_j - s_i) / tau)`` it
+    is the mean over the positives ``i`` of
+
+        ``(1 + above_i(P)) / (1 + above_i(P) + above_i(N))``,
+
+    one class against the rest. Every positive and negative of the pool counts in the ranks, and
+    batch rows of both kinds receive gradient. The sums are those of `pauc.pairs.operator`.
+
+    Pure, as :func:`pauc.pauc_loss_fn` is.
+
+    Args:
+        logits, targets, queue, validate_args: see :func:`pauc.pauc_loss_fn`.
+        iid_mask: ``[N]`` bool. Precision has no edge that rows added for hardness would move: they
+            count as they are. But they are more negatives per positive than the population has, so
+            that the value is the AP of this pool and not of the population; only the scale of
+            ``tau_scale="iqr"`` is read from iid negatives alone.
+        sample_weight: ``[N]``, non-negative, weights the positives in the average. Ranks count
+            rows. None: ones.
+        **options: fields of :class:`pauc.SmoothAPConfig`.
+
+    Returns:
+        The loss (float32 or float64; ``[]``, or ``[C]`` with ``reduction="none"``) and the new
+        queue. A class is left out of the reduction when it has no positives of positive weight, no
+        negatives or, with ``tau_scale="iqr"``, no iid negatives or no dispersion among them.
+
+    Raises:
+        TypeError, ValueError: a bad argument, named with what was expected and what came.
+    """
+    rows = Rows(logits, targets, iid_mask, sample_weight)
+    terms = _terms(rows, queue, make_smooth_ap_config(options), validate_args)
+    return terms.loss, terms.queue
+
+
+def smooth_ap_terms(
+    logits: Tensor,
+    targets: Tensor,
+    queue: QueueState,
+    *,
+    iid_mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    validate_args: bool = True,
+    diagnostics: bool = False,
+    **options: Unpack[SmoothAPOptions],
+) -> PAUCTerms:
+    """Return the loss of :func:`smooth_ap_loss_fn` with its per-class parts.
+
+    Args, Raises: as for :func:`smooth_ap_loss_fn`, and
+        diagnostics: also compute ``stats``, ``[C]`` each. nan where a class is invalid:
+            ``tau_eff`` (width of the sigmoid in logit units), ``ap`` (the exact average precision
+            of the pool, tied rows together) and ``ap_var`` (variance over the positives' soft
+            precisions). 0 where invalid: ``grad_pos_count`` (live positives). Always:
+            ``ref_count`` (negatives that the scale may be read from).
+    """
+    rows = Rows(logits, targets, iid_mask, sample_weight)
+    return _terms(rows, queue, make_smooth_ap_config(options), validate_args, diagnostics)
+
+
+def _terms(
+    rows: Rows,
+    queue: QueueState,
+    config: LossConfig,
+    validate_args: bool,
+    diagnostics: bool = False,
+) -> PAUCTerms:
+    """Return what a step computes, with its rows in the queue."""
+    outcome, _ = take_step(
+        rows, queue, plan_step(config), validate_args=validate_args, diagnostics=diagnostics
     )
-    return terms if entry is None else terms._replace(queue=entered(queue, entry))
+    return PAUCTerms(*outcome[:6], outcome.entry.into(queue))

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from pauc.checks import check_band, check_int
-from pauc.core.quantiles import band_edges
+from pauc.core.band import band_edges
 from pauc.metrics.roc import roc_curve_in_band, tpr_at_fpr
-from pauc.modules.base import STARVED
+from pauc.presets import STARVED
 
 try:
     import matplotlib.pyplot as plt

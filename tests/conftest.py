@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from pauc.native import step as fused
+from pauc.native import extension
 
 torch.set_num_threads(1)
 
@@ -30,9 +30,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 @pytest.fixture(scope="module", params=["native", "composed"])
 def each_path(request):
     """Run a module's tests with the native code and without; for `pytest.mark.usefixtures`."""
-    if request.param == "native" and fused._ext is None:
+    if request.param == "native" and extension.ext is None:
         pytest.skip("installed without a compiler")
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "composed":
-            patch.setattr(fused, "_ext", None)
+            patch.setattr(extension, "ext", None)
         yield

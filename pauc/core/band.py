@@ -3,16 +3,131 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
-from pauc.config import Number, PAUCConfig
+from pauc._public import public
+from pauc.checks import check_choice, check_int, check_moving_band
+from pauc.config import Interpolation, Number, PAUCConfig, TauScale
 from pauc.core.pool import Pool
-from pauc.core.quantiles import BandEdges, band_edges, count_mask, robust_scale
+from pauc.core.quantiles import MaskCount, count_mask, quantiles
+from pauc.core.queue import compute_dtype
+
+
+@public
+class BandEdges(NamedTuple):
+    """Thresholds of a band of FPR; ``[]`` and ``[K]`` for one class, ``[C]`` and ``[C, K]``."""
+
+    t_alpha: Tensor  # score at FPR alpha, the upper edge
+    t_beta: Tensor  # score at FPR beta, the lower edge
+    knots: Tensor  # scores at K evenly spaced FPRs from alpha to beta, in descending order
+
+
+def band_edges(
+    scores: Tensor,
+    mask: Tensor,
+    alpha: Number,
+    beta: Number,
+    *,
+    n_knots: int = 2,
+    interpolation: Interpolation = "higher",
+    count: MaskCount | None = None,
+    max_beta: float | None = None,
+) -> BandEdges:
+    """Return the score thresholds of the FPR band ``[alpha, beta]``, detached.
+
+    With ``n`` reference rows sorted upwards, the threshold of FPR ``q`` sits at position
+    ``(1 - q) (n - 1)``; FPR 0 is the largest score.
+
+    Args:
+        scores: ``[M]`` or ``[C, M]``, floating.
+        mask: bool of the same shape: the reference set, usually the iid negatives.
+        alpha, beta: the band as fractions, ``0 <= alpha < beta <= 1``; 0-dim tensors are unread.
+        n_knots: thresholds to return, at least 2.
+        interpolation: between order statistics, as in :func:`torch.quantile`.
+        count: from :func:`pauc.core.quantiles.count_mask`, where the caller has it already.
+        max_beta: see :class:`pauc.PAUCConfig`.
+
+    Returns:
+        Thresholds, float32 or float64; nan for a class without reference rows.
+
+    Raises:
+        TypeError, ValueError: an option out of its range, or a mask of another shape.
+    """
+    check_moving_band(alpha, beta, max_beta)
+    check_int("n_knots", n_knots, 2)
+    check_choice("interpolation", interpolation, get_args(Interpolation))
+    _check_mask(scores, mask)
+    scores = scores.to(compute_dtype(scores))
+    levels = knot_levels(alpha, beta, n_knots)
+    knots = quantiles(scores.detach(), mask, levels, interpolation, count, max_beta)
+    return BandEdges(t_alpha=knots[..., 0], t_beta=knots[..., -1], knots=knots)
+
+
+def knot_levels(alpha: Number, beta: Number, n_knots: int) -> list[Number]:
+    """Return so many evenly spaced FPRs from ``alpha`` to ``beta``, both exact."""
+    last = n_knots - 1
+    return [alpha, *(alpha + (beta - alpha) * k / last for k in range(1, last)), beta]
+
+
+def robust_scale(
+    scores: Tensor,
+    mask: Tensor,
+    kind: TauScale = "iqr",
+    *,
+    edges: BandEdges | None = None,
+    interpolation: Interpolation = "higher",
+    count: MaskCount | None = None,
+) -> Tensor:
+    """Return the dispersion of the reference scores, the unit of the temperature, detached.
+
+    Args:
+        scores: ``[M]`` or ``[C, M]``, floating.
+        mask: bool of the same shape: the reference set.
+        kind: ``"iqr"``: the 75 % minus the 25 % quantile; ``"band"``: ``t_alpha - t_beta`` of
+            ``edges``; ``"unit"``: 1.
+        edges: needed for ``"band"`` only.
+        interpolation, count: of the quartiles, as in :func:`band_edges`.
+
+    Returns:
+        ``[]`` or ``[C]``; exactly 0 where the spread is within rounding of its two quantiles, nan
+        where there are no reference rows (``"unit"``: always 1).
+
+    Raises:
+        TypeError, ValueError: an unknown kind, a mask of another shape, ``"band"`` without edges.
+    """
+    check_choice("kind", kind, get_args(TauScale))
+    check_choice("interpolation", interpolation, get_args(Interpolation))
+    _check_mask(scores, mask)
+    scores = scores.to(compute_dtype(scores))
+    if kind == "unit":
+        return scores.new_ones(scores.shape[:-1])
+    if kind == "iqr":
+        quartiles = quantiles(scores.detach(), mask, [0.25, 0.75], interpolation, count)
+        upper, lower = quartiles.unbind(-1)
+    elif edges is None:
+        raise ValueError('robust_scale(kind="band") needs edges=band_edges(...), got None')
+    else:
+        upper, lower = edges.t_alpha.to(scores.dtype), edges.t_beta.to(scores.dtype)
+    return dispersion(upper, lower)
+
+
+def dispersion(upper: Tensor, lower: Tensor) -> Tensor:
+    """Return ``upper - lower``, exactly 0 where that is within rounding of the two."""
+    spread = upper - lower
+    # Relative, so that the verdict is the same for logits of any magnitude.
+    rounding = 4 * torch.finfo(spread.dtype).eps * torch.maximum(upper.abs(), lower.abs())
+    return spread.masked_fill((spread <= rounding) & (rounding < math.inf), 0.0)
+
+
+def _check_mask(scores: Tensor, mask: Tensor) -> None:
+    if mask.shape != scores.shape or mask.dtype != torch.bool:
+        raise ValueError(
+            f"mask must be bool with the shape of scores {tuple(scores.shape)}, "
+            f"got {mask.dtype} {tuple(mask.shape)}"
+        )
 
 
 class Band(NamedTuple):
@@ -31,59 +146,20 @@ class Band(NamedTuple):
         return (scores >= edges.t_beta.unsqueeze(-1)) & (scores <= edges.t_alpha.unsqueeze(-1))
 
 
-def attach_knots(pool: Pool, band: Band, config: PAUCConfig) -> Tensor:
-    """Return the knots ``[C, K]`` of a defined band, unchanged, with a gradient to the batch.
-
-    A knot moves with the rows of :func:`knot_shares`, each by its share of them all.
-    """
-    moving = pool.scores - pool.scores.detach()
-    knots = []
-    for knot, log_share in zip(
-        band.edges.knots.unbind(-1), knot_shares(pool, band, config), strict=True
-    ):
-        share = log_share.softmax(dim=-1)
-        # No reference row among those that share: the knot stands still.
-        none = (log_share == -math.inf).all(dim=-1, keepdim=True)
-        knots.append(knot + (torch.where(none, 0.0, share) * moving).sum(dim=-1))
-    return torch.stack(knots, dim=-1)
-
-
-def knot_shares(pool: Pool, band: Band, config: PAUCConfig) -> Iterator[Tensor]:
-    """Yield for each knot the logarithm ``[C, M]`` of how much a row moves it, up to a constant.
-
-    The smooth quantile ``t`` of FPR ``q`` solves ``mean_j sigmoid((s_j - t) / tau) = q``. By the
-    implicit function theorem it moves with row ``j`` in proportion to the logistic density at
-    ``(s_j - t) / tau``, and with all rows together by as much as they do. That equation has no root
-    at FPR 0 and 1. There the knot is an extreme, whose smooth form is the log-sum-exp, and its rows
-    share the movement by softmax.
-
-    With ``gradient_scale="live"`` only the batch's rows share it, otherwise all of the pool do.
-    """
-    mask = band.reference & pool.live if config.gradient_scale == "live" else band.reference
-    for k, knot in enumerate(band.edges.knots.unbind(-1)):
-        u = (pool.scores.detach() - knot.unsqueeze(-1)) / band.tau.unsqueeze(-1)
-        log_share = logsigmoid(u) + logsigmoid(-u)
-        if k == 0:
-            log_share = _choose(config.alpha, 0, u, log_share)
-        elif k == config.n_knots - 1:
-            log_share = _choose(config.beta, 1, -u, log_share)
-        yield torch.where(mask, log_share, -math.inf)
-
-
-def _choose(level: Number, extreme: int, at_extreme: Tensor, otherwise: Tensor) -> Tensor:
-    if isinstance(level, Tensor):
-        return torch.where(level == extreme, at_extreme, otherwise)
-    return at_extreme if level == extreme else otherwise
+def reference_rows(pool: Pool, iid_negatives: Tensor, config: PAUCConfig) -> Tensor:
+    """Return ``[C, M]`` bool: the rows whose quantiles are the edges, as the budget has it."""
+    if config.budget_basis == "fpr":
+        return iid_negatives
+    return (pool.present & pool.iid).expand_as(pool.scores)
 
 
 def make_band(pool: Pool, config: PAUCConfig, read_values: bool) -> Band:
     """Return the band that ``config`` asks for; ``read_values`` as in :func:`count_mask`."""
-    iid = (pool.present & pool.iid).expand_as(pool.scores)
-    iid_negatives = iid & pool.negatives()
+    iid_negatives = pool.iid_negatives()
     negative_count = count_mask(iid_negatives, read_values=read_values)
-    reference, count = iid_negatives, negative_count
-    if config.budget_basis == "population":
-        reference, count = iid, count_mask(iid, read_values=read_values)
+    reference, count = reference_rows(pool, iid_negatives, config), negative_count
+    if reference is not iid_negatives:
+        count = count_mask(reference, read_values=read_values)
     edges = band_edges(
         pool.scores,
         reference,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pauc.config import Number, PAUCConfig
-from pauc.core.band import Band
+from pauc.core.band import Band, band_edges
 from pauc.core.pool import Pool
-from pauc.core.quantiles import band_edges, masked_top, static_depth
+from pauc.core.quantiles import masked_top, static_depth
 from pauc.core.surrogates import Positives, class_mean
 from pauc.pairs.blocks import count_not_above
 
@@ -83,22 +83,21 @@ def diagnose(pool: Pool, band: Band, positives: Positives, config: PAUCConfig) -
     ``realised_fpr`` (the share of the batch's reference rows strictly above the edge at ``beta``
     that the queue alone gives, nan without either; its mean over steps should be near ``beta``).
     """
-    in_band = pool.negatives() & pool.iid & band.contains(pool.scores)
+    in_band = pool.iid_negatives() & band.contains(pool.scores)
     exact = empirical_pauc(
         positives, pool.scores, band.reference, config.alpha, config.beta, config.max_beta
     )
+    return {**edge_stats(band, in_band.sum(dim=-1)), "pauc": exact}
+
+
+def edge_stats(band: Band, in_band: Tensor) -> dict[str, Tensor]:
+    """Return what says where the band is, and how many ``[C]`` iid negatives lie in it."""
     return {
         "t_alpha": band.edges.t_alpha,
         "t_beta": band.edges.t_beta,
         "tau_eff": band.tau,
-        "pauc": exact,
-        "band_neg_count": in_band.sum(dim=-1),
+        "band_neg_count": in_band,
     }
-
-
-def count_live_positives(pool: Pool) -> Tensor:
-    """Return ``[C]`` int64: how many rows of the batch are positives of each class."""
-    return (pool.present & pool.live & ~pool.negatives()).sum(dim=-1)
 
 
 def where_valid(measured: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]:

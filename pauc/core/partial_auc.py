@@ -1,4 +1,7 @@
-"""The partial AUC composed of torch's operators: any device, any transform, any derivative."""
+"""The partial AUC composed of torch's operators: any device, any transform, any derivative.
+
+It supports every option, and is what the other backends are checked against.
+"""
 
 from __future__ import annotations
 
@@ -7,43 +10,62 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pauc.config import PAUCConfig
-from pauc.core.band import Band, attach_knots, make_band
+from pauc.config import ANY, PAUCConfig, Support
+from pauc.core.band import Band, make_band
+from pauc.core.batch import Batch
 from pauc.core.diagnostics import diagnose, realised_fpr
+from pauc.core.edge_gradient import attach_knots
+from pauc.core.outcome import Outcome
 from pauc.core.queue import QueueState
-from pauc.core.step import PAUCTerms, Rows, Scored, live_factor, take_step
+from pauc.core.step import Scored, ScoreInput, live_factor, take_step
 from pauc.core.surrogates import scale_gradient, trapezoid_contributions
+from pauc.pairs.links import LINKS
 from pauc.pairs.operator import sum_link
 
+SUPPORT = Support(
+    "core",
+    PAUCConfig(),
+    values={
+        "alpha": ANY,
+        "beta": ANY,
+        "surrogate": ("trapezoid", "pairwise"),
+        "n_knots": ANY,
+        "tau_scale": ("iqr", "band", "unit"),
+        "pos_numerator": ("pool", "live"),
+        "budget_basis": ("fpr", "population"),
+        "temperature": ANY,
+        "reduction": ("mean", "sum", "none"),
+        "ignore_index": ANY,
+        "quantile_interpolation": ("linear", "lower", "higher", "nearest", "midpoint"),
+        "max_pool_size": ANY,
+        "link": tuple(LINKS),
+        "gradient_scale": ("pool", "live"),
+        "edge_gradient": ("detached", "implicit"),
+        "bce_weight": ANY,
+        "pauc_weight": ANY,
+        "max_beta": ANY,
+    },
+    tensors=True,
+)
 
-def composed_terms(
-    logits: Tensor,
-    targets: Tensor,
-    queue: QueueState,
-    config: PAUCConfig,
-    *,
-    iid_mask: Tensor | None = None,
-    sample_weight: Tensor | None = None,
-    validate_args: bool = True,
-    diagnostics: bool = False,
-) -> PAUCTerms:
-    """Return what :func:`pauc.pauc_loss_terms` does, of a checked config."""
+
+def partial_auc_step(
+    batch: Batch, queue: QueueState, config: PAUCConfig, *, read_values: bool, diagnostics: bool
+) -> Outcome:
+    """Return one minus the partial AUC, and what comes with it; see :func:`take_step`."""
     return take_step(
         "pauc",
         partial(_score, config=config),
-        logits,
-        targets,
+        batch,
         queue,
         config,
         max_pool_size=config.max_pool_size,
-        iid_mask=iid_mask,
-        sample_weight=sample_weight,
-        validate_args=validate_args,
+        read_values=read_values,
         diagnostics=diagnostics,
     )
 
 
-def _score(rows: Rows, config: PAUCConfig) -> Scored:
+def _score(rows: ScoreInput, config: PAUCConfig) -> Scored:
     """Return the partial AUC of the rows."""
     band = make_band(rows.pool, config, rows.read_values)
     if config.surrogate == "trapezoid":
@@ -65,7 +87,7 @@ def _score(rows: Rows, config: PAUCConfig) -> Scored:
     )
 
 
-def _pairwise(rows: Rows, band: Band, config: PAUCConfig) -> tuple[Tensor, Tensor]:
+def _pairwise(rows: ScoreInput, band: Band, config: PAUCConfig) -> tuple[Tensor, Tensor]:
     """Return each positive's mean link over its band negatives, and which classes have any."""
     pool, positives, sample = rows.pool, rows.positives, rows.sample
     members = pool.negatives() & band.contains(pool.scores)

@@ -1,33 +1,23 @@
-"""Order statistics of masked scores: the band's edges and the yardstick of the temperature.
+"""Order statistics of masked scores, of one class or of all classes at once.
 
-Everything here is detached, works on ``[M]`` or ``[C, M]`` at once, and has shapes that depend on
-shapes alone, never on data.
+Everything here is detached and works on ``[M]`` or ``[C, M]``. Shapes depend on shapes alone,
+unless a caller has counted its mask with ``read_values``.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pauc.checks import check_choice, check_int, check_moving_band
-from pauc.config import Interpolation, Number, TauScale
-from pauc.core.queue import compute_dtype
+from pauc.config import Interpolation, Number
 
 # Up to this share of the columns, sorting the top costs less than selecting each level.
 _SHALLOW = 1 / 8
 # With more levels than this, one sort costs less than selecting each level.
 _FEW_LEVELS = 4
-
-
-class BandEdges(NamedTuple):
-    """Thresholds of a band of FPR; ``[]`` and ``[K]`` for one class, ``[C]`` and ``[C, K]``."""
-
-    t_alpha: Tensor  # score at FPR alpha, the upper edge
-    t_beta: Tensor  # score at FPR beta, the lower edge
-    knots: Tensor  # scores at K evenly spaced FPRs from alpha to beta, in descending order
 
 
 class MaskCount(NamedTuple):
@@ -49,103 +39,6 @@ def count_mask(mask: Tensor, *, read_values: bool = False) -> MaskCount:
         return MaskCount(per_class, least=0, most=mask.shape[-1])
     least, most = torch.stack(per_class.aminmax()).tolist()
     return MaskCount(per_class, least, most)
-
-
-def band_edges(
-    scores: Tensor,
-    mask: Tensor,
-    alpha: Number,
-    beta: Number,
-    *,
-    n_knots: int = 2,
-    interpolation: Interpolation = "higher",
-    count: MaskCount | None = None,
-    max_beta: float | None = None,
-) -> BandEdges:
-    """Return the score thresholds of the FPR band ``[alpha, beta]``, detached.
-
-    With ``n`` reference rows sorted upwards, the threshold of FPR ``q`` sits at position
-    ``(1 - q) (n - 1)``; FPR 0 is the largest score.
-
-    Args:
-        scores: ``[M]`` or ``[C, M]``, floating.
-        mask: bool of the same shape: the reference set, usually the iid negatives.
-        alpha, beta: the band as fractions, ``0 <= alpha < beta <= 1``; 0-dim tensors are unread.
-        n_knots: thresholds to return, at least 2.
-        interpolation: between order statistics, as in :func:`torch.quantile`.
-        count: from :func:`pauc.core.quantiles.count_mask`, where the caller has it already.
-        max_beta: see :class:`pauc.PAUCConfig`.
-
-    Returns:
-        Thresholds, float32 or float64; nan for a class without reference rows.
-
-    Raises:
-        TypeError, ValueError: an option out of its range, or a mask of another shape.
-    """
-    check_moving_band(alpha, beta, max_beta)
-    check_int("n_knots", n_knots, 2)
-    check_choice("interpolation", interpolation, get_args(Interpolation))
-    _check_mask(scores, mask)
-    scores = scores.to(compute_dtype(scores))
-    levels = knot_levels(alpha, beta, n_knots)
-    knots = _quantiles(scores.detach(), mask, levels, interpolation, count, max_beta)
-    return BandEdges(t_alpha=knots[..., 0], t_beta=knots[..., -1], knots=knots)
-
-
-def knot_levels(alpha: Number, beta: Number, n_knots: int) -> list[Number]:
-    """Return so many evenly spaced FPRs from ``alpha`` to ``beta``, both exact."""
-    last = n_knots - 1
-    return [alpha, *(alpha + (beta - alpha) * k / last for k in range(1, last)), beta]
-
-
-def robust_scale(
-    scores: Tensor,
-    mask: Tensor,
-    kind: TauScale = "iqr",
-    *,
-    edges: BandEdges | None = None,
-    interpolation: Interpolation = "higher",
-    count: MaskCount | None = None,
-) -> Tensor:
-    """Return the dispersion of the reference scores, the unit of the temperature, detached.
-
-    Args:
-        scores: ``[M]`` or ``[C, M]``, floating.
-        mask: bool of the same shape: the reference set.
-        kind: ``"iqr"``: the 75 % minus the 25 % quantile; ``"band"``: ``t_alpha - t_beta`` of
-            ``edges``; ``"unit"``: 1.
-        edges: needed for ``"band"`` only.
-        interpolation, count: of the quartiles, as in :func:`band_edges`.
-
-    Returns:
-        ``[]`` or ``[C]``; exactly 0 where the spread is within rounding of its two quantiles, nan
-        where there are no reference rows (``"unit"``: always 1).
-
-    Raises:
-        TypeError, ValueError: an unknown kind, a mask of another shape, ``"band"`` without edges.
-    """
-    check_choice("kind", kind, get_args(TauScale))
-    check_choice("interpolation", interpolation, get_args(Interpolation))
-    _check_mask(scores, mask)
-    scores = scores.to(compute_dtype(scores))
-    if kind == "unit":
-        return scores.new_ones(scores.shape[:-1])
-    if kind == "iqr":
-        quartiles = _quantiles(scores.detach(), mask, [0.25, 0.75], interpolation, count)
-        upper, lower = quartiles.unbind(-1)
-    elif edges is None:
-        raise ValueError('robust_scale(kind="band") needs edges=band_edges(...), got None')
-    else:
-        upper, lower = edges.t_alpha.to(scores.dtype), edges.t_beta.to(scores.dtype)
-    return dispersion(upper, lower)
-
-
-def dispersion(upper: Tensor, lower: Tensor) -> Tensor:
-    """Return ``upper - lower``, exactly 0 where that is within rounding of the two."""
-    spread = upper - lower
-    # Relative, so that the verdict is the same for logits of any magnitude.
-    rounding = 4 * torch.finfo(spread.dtype).eps * torch.maximum(upper.abs(), lower.abs())
-    return spread.masked_fill((spread <= rounding) & (rounding < math.inf), 0.0)
 
 
 def masked_top(scores: Tensor, mask: Tensor, k: int) -> Tensor:
@@ -173,15 +66,7 @@ def top_depth(level: float, count: int) -> int:
     return min(max(count, 1), math.floor(level * max(count - 1, 0)) + 2)
 
 
-def _check_mask(scores: Tensor, mask: Tensor) -> None:
-    if mask.shape != scores.shape or mask.dtype != torch.bool:
-        raise ValueError(
-            f"mask must be bool with the shape of scores {tuple(scores.shape)}, "
-            f"got {mask.dtype} {tuple(mask.shape)}"
-        )
-
-
-def _quantiles(
+def quantiles(
     scores: Tensor,
     mask: Tensor,
     levels: list[Number],

@@ -1,25 +1,17 @@
-"""The memory: a first-in, first-out queue of past rows as a tuple of tensors."""
+"""The queue: past rows, first in, first out, as a tuple of tensors; its size and order."""
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pauc.checks import (
-    check_band,
-    check_flag,
-    check_int,
-    check_real,
-    check_rows,
-    check_targets,
-    check_weights,
-    is_multilabel,
-)
+from pauc._public import public
+from pauc.checks import check_flag, check_int
 
 
+@public
 class QueueState(NamedTuple):
     """Everything that changes from one step to the next. ``C`` classes, ``Q`` rows.
 
@@ -40,6 +32,14 @@ class QueueState(NamedTuple):
     def multilabel(self) -> bool:
         """Whether a row has a target for each class; the functions take the answer from here."""
         return is_multilabel(self.targets)
+
+
+def is_multilabel(targets: Tensor) -> bool:
+    """Return whether a row has a target, or a label, for each class.
+
+    A function, since before 2.11 torch.compile could trace no property of a NamedTuple.
+    """
+    return targets.ndim == 2
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
@@ -89,119 +89,6 @@ def init_queue(
         fill=zeros(dtype=torch.int64),
         step=zeros(dtype=torch.int64),
     )
-
-
-def enqueue(
-    queue: QueueState,
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    iid_mask: Tensor | None = None,
-    sample_weight: Tensor | None = None,
-    ignore_index: int = -100,
-    validate_args: bool = True,
-) -> QueueState:
-    """Return the queue after a batch's rows have entered, in order; the argument is not changed.
-
-    Rows whose target is ``ignore_index`` and rows with a non-finite logit do not enter; multi-label
-    it is rows whose every target is, and a logit without a target may be anything. Of a batch with
-    more rows than the queue holds, the newest remain.
-
-    Args:
-        queue: the state before, for ``C`` classes and ``Q`` rows.
-        logits: ``[N, C]``, any floating dtype; stored detached, as float32 or float64.
-        targets: ``[N]`` or ``[N, 1]``, class indices (binary: 0 or 1) or ``ignore_index``; for a
-            multi-label queue ``[N, C]`` of 0, 1 and ``ignore_index``.
-        iid_mask: ``[N]`` bool; None: all rows are iid.
-        sample_weight: ``[N]``, non-negative; None: ones.
-        ignore_index: target of rows to leave out; multi-label: of a class that has no label.
-        validate_args: check targets and weights, which reads data.
-
-    Raises:
-        TypeError, ValueError: as for :func:`pauc.pauc_loss_fn`.
-    """
-    check_rows(logits, targets, queue, iid_mask, sample_weight)
-    targets = targets if is_multilabel(queue.targets) else targets.reshape(-1)
-    if validate_args and not torch.compiler.is_compiling():
-        check_targets(targets, logits.shape[1], ignore_index)
-        if sample_weight is not None:
-            check_weights(sample_weight, targets.to(torch.int64) != ignore_index)
-    targets = targets.to(torch.int64)
-    size = queue.weight.shape[0]
-    kept = min(logits.shape[0], size)
-    if kept == 0:
-        return queue._replace(step=queue.step + 1)
-
-    dtype = compute_dtype(queue.scores, logits)
-    rows = logits.detach().to(dtype)
-    present = targets != ignore_index
-    if is_multilabel(queue.targets):
-        # What has no label may be anything; zeros, so that no nan comes to lie in the queue.
-        rows = torch.where(present, rows, 0.0)
-        targets = torch.where(present, targets == 1, -1).to(torch.int8).T
-        present = present.any(dim=1)
-    accepted = present & rows.isfinite().all(dim=1)
-    # A static number of rows is written whatever the mask says, so that a compiled graph stays
-    # whole: rejected rows sort to the front and write back what their slot already holds.
-    newest = accepted.to(torch.uint8).argsort(stable=True)[-kept:]
-    entering = accepted[newest]
-    count = entering.sum()
-    ahead = torch.arange(kept, device=rows.device) - (kept - count)
-    slots = (queue.cursor + ahead) % size
-
-    def write(stored: Tensor, batch: Tensor) -> Tensor:
-        stored = stored.to(batch.dtype)
-        index = slots.expand(*stored.shape[:-1], kept)
-        merged = torch.where(entering, batch[..., newest], stored.gather(-1, index))
-        return stored.scatter(-1, index, merged)
-
-    ones = torch.ones_like(present)
-    iid = ones if iid_mask is None else iid_mask
-    weight = ones if sample_weight is None else sample_weight.detach()
-    return QueueState(
-        scores=write(queue.scores, rows.T),
-        targets=write(queue.targets, targets),
-        iid=write(queue.iid, iid.to(torch.bool)),
-        weight=write(queue.weight, weight.to(dtype)),
-        cursor=(queue.cursor + count) % size,
-        fill=(queue.fill + count).clamp(max=size),
-        step=queue.step + 1,
-    )
-
-
-def recommend_queue_size(
-    beta: float,
-    *,
-    alpha: float = 0.0,
-    relative_error: float = 0.1,
-    positive_rate: float = 0.0,
-) -> int:
-    """Return the fewest rows whose reference scores place the band's edges as well as asked.
-
-    The FPR beyond the ``k``-th largest of ``n`` negatives is Beta(k, n + 1 - k) distributed,
-    whatever the scores (David and Nagaraja 2003, section 2.5), and so is the FPR between two of
-    them that are ``k`` apart. With ``k = n (beta - alpha)`` its standard deviation relative to its
-    mean is below, and for a narrow band near, ``1 / sqrt(n (beta - alpha))``: 100 rows in the band
-    for 10 %. Batch rows come on top, so that the pool is a little better than the queue alone.
-
-    Args:
-        beta, alpha: edges of the band as FPR, ``0 <= alpha < beta <= 1``.
-        relative_error: standard deviation of the band's realised width over ``beta - alpha``,
-            above 0 and at most 1. About 19 of 20 queues are within twice as much.
-        positive_rate: share of the rows that are no reference rows, at least 0 and below 1:
-            positives and rows that are not iid (with several classes, that of the worst class).
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or out of its range.
-    """
-    check_band(alpha, beta)
-    check_real("relative_error", relative_error)
-    if not 0 < relative_error <= 1:
-        raise ValueError(f"relative_error must be above 0 and at most 1, got {relative_error!r}")
-    check_real("positive_rate", positive_rate)
-    if not 0 <= positive_rate < 1:
-        raise ValueError(f"positive_rate must be in [0, 1), got {positive_rate!r}")
-    return math.ceil(1 / (relative_error**2 * (beta - alpha) * (1 - positive_rate)))
 
 
 def queue_rows(queue: QueueState) -> Tensor:

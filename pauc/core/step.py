@@ -1,4 +1,7 @@
-"""What a step of every loss has in common: checks, pool, reduction over classes, and the queue."""
+"""What a step of every loss has in common: the pool, the positives, and the reduction over classes.
+
+A loss brings a *score*: a pure function from :class:`ScoreInput` to :class:`Scored`.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +13,20 @@ import torch
 from torch import Tensor
 
 from pauc.config import LossConfig, Number, PosNumerator
-from pauc.core.diagnostics import count_live_positives, where_valid
-from pauc.core.pool import Batch, Pool, Subsample, make_batch, make_pool, subsample
-from pauc.core.queue import QueueState, enqueue
+from pauc.core.batch import Batch
+from pauc.core.diagnostics import where_valid
+from pauc.core.enqueue import BatchEntry
+from pauc.core.outcome import Outcome
+from pauc.core.pool import Pool, make_pool
+from pauc.core.queue import QueueState
+from pauc.core.subsample import Subsample, subsample
 from pauc.core.surrogates import Positives, class_mean, class_sum, scale_gradient
 
 
-class PAUCTerms(NamedTuple):
-    """What a step computes. ``C`` classes."""
-
-    loss: Tensor  # [] or, with reduction="none", [C] with nan where invalid
-    per_class: Tensor  # [C], nan where invalid
-    valid: Tensor  # [C] bool
-    degenerate: Tensor  # [C] bool, reference rows are there but have no dispersion
-    ref_count: Tensor  # [C] int64, size of the reference set
-    stats: dict[str, Tensor]  # [C] each; empty unless asked for
-    queue: QueueState
-
-
-class Rows(NamedTuple):
-    """What a score is computed from."""
+class ScoreInput(NamedTuple):
+    """What a score is computed from; ``P`` positives."""
 
     pool: Pool
-    batch_rows: int  # the first columns of the pool
     positives: Positives  # whose contributions are averaged
     places: Tensor  # [P], where those are in the pool's `numerator_weight`
     sample: Subsample | None  # the rows that enter the surrogate; None: all
@@ -59,41 +53,44 @@ class Scored(NamedTuple):
     unmasked: dict[str, Tensor] = {}  # noqa: RUF012 (never changed)
 
 
+class Weights(NamedTuple):
+    """What the numerator positives of each class weigh together; ``[C]`` each."""
+
+    total: Tensor  # in batch and queue, as the numerator counts them
+    live: Tensor  # in the batch
+
+
 def take_step(
     name: str,
-    score: Callable[[Rows], Scored],
-    logits: Tensor,
-    targets: Tensor,
+    score: Callable[[ScoreInput], Scored],
+    batch: Batch,
     queue: QueueState,
     config: LossConfig,
     *,
     max_pool_size: int | None = None,
-    iid_mask: Tensor | None,
-    sample_weight: Tensor | None,
-    validate_args: bool,
+    read_values: bool,
     diagnostics: bool,
-) -> PAUCTerms:
+) -> Outcome:
     """Return the loss whose value for a class ``score`` computes, and what comes with it.
 
     Args:
         name: of the score; ``stats`` has the variance over contributions as ``{name}_var``.
         score: pure; sees no invalid input.
+        batch, queue: checked, and before the step.
         max_pool_size: cap on the rows that enter the surrogate.
-        logits, targets, queue, iid_mask, sample_weight, validate_args: see
-            :func:`pauc.pauc_loss_fn`; the errors are raised here.
+        read_values: size work arrays by what is in them, which makes the host wait.
         diagnostics: also compute ``stats``.
     """
-    read_values = validate_args and not torch.compiler.is_compiling()
-    batch = make_batch(logits, targets, queue, config, iid_mask, sample_weight, read_values)
     pool = make_pool(batch, queue)
     sample = _sample(pool, queue, max_pool_size)
-    positives, places, pos_total = _positives(pool, sample, config, read_values)
-    scored = score(Rows(pool, logits.shape[0], positives, places, sample, read_values, diagnostics))
+    weights = weigh_positives(pool, config.pos_numerator, pool.weight.dtype)
+    positives, places = numerator_positives(pool, weights, config, sample, read_values)
+    scored = score(ScoreInput(pool, positives, places, sample, read_values, diagnostics))
 
-    num_classes = logits.shape[1]
-    divisor = torch.where(pos_total > 0, pos_total, 1.0)
+    num_classes = batch.logits.shape[1]
+    divisor = torch.where(weights.total > 0, weights.total, 1.0)
     value = class_mean(scored.contribution, positives, num_classes, divisor)
-    valid = (pos_total > 0) & scored.defined
+    valid = (weights.total > 0) & scored.defined
     loss, per_class, valid = reduce_classes(value, valid, batch, config)
     loss = blend(loss, batch.cross_entropy() if has_entropy(config) else None, config)
     stats = {}
@@ -102,20 +99,12 @@ def take_step(
         measured = {
             **scored.measured,
             f"{name}_var": class_mean(square, positives, num_classes, divisor),
-            "grad_pos_count": count_live_positives(pool),
+            "grad_pos_count": batch.count_positives(),
         }
         always = {"ref_count": scored.ref_count, **scored.unmasked}
         stats = {**where_valid(measured, valid), **always}
-    new_queue = enqueue(
-        queue,
-        logits,
-        batch.targets,
-        iid_mask=iid_mask,
-        sample_weight=sample_weight,
-        ignore_index=config.ignore_index,
-        validate_args=False,  # done above
-    )
-    return PAUCTerms(loss, per_class, valid, scored.degenerate, scored.ref_count, stats, new_queue)
+    entry = BatchEntry(batch)
+    return Outcome(loss, per_class, valid, scored.degenerate, scored.ref_count, stats, entry)
 
 
 def _sample(pool: Pool, queue: QueueState, cap: int | None) -> Subsample | None:
@@ -130,26 +119,42 @@ def _sample(pool: Pool, queue: QueueState, cap: int | None) -> Subsample | None:
     return subsample(pool, cap, queue.step) if rows > cap else None
 
 
-def _positives(
-    pool: Pool, sample: Subsample | None, config: LossConfig, read_values: bool
-) -> tuple[Positives, Tensor, Tensor]:
-    """Return the numerator positives, their places and the weight ``[C]`` before subsampling."""
-    num_classes = pool.scores.shape[0]
-    weight, own_class = pool.numerator_weight(config.pos_numerator), pool.own_class()
-    total = class_sum(weight, own_class, num_classes)
-    live_total = class_sum(pool.numerator_weight("live"), own_class, num_classes)
+def weigh_positives(pool: Pool, pos_numerator: PosNumerator, dtype: torch.dtype) -> Weights:
+    """Return what the pool's positives weigh, added up in a dtype, before any subsampling."""
+    own_class, num_classes = pool.own_class(), pool.scores.shape[0]
+    total = class_sum(pool.numerator_weight(pos_numerator).to(dtype), own_class, num_classes)
+    live = class_sum(pool.numerator_weight("live").to(dtype), own_class, num_classes)
+    return Weights(total, live)
+
+
+def numerator_positives(
+    pool: Pool,
+    weights: Weights,
+    config: LossConfig,
+    sample: Subsample | None,
+    read_values: bool,
+) -> tuple[Positives, Tensor]:
+    """Return the positives to average over, with their gradient scaled if asked, and their places.
+
+    Args:
+        pool: whose rows they are.
+        weights: of all positives that the average is over, those of other ranks included.
+        config: says which positives count, and how their gradient is scaled.
+        sample: the rows that enter the surrogate; None: all.
+        read_values: leave out the places that hold no positive.
+    """
+    weight = pool.numerator_weight(config.pos_numerator)
     if sample is None:
         places, weight = _counted(weight, read_values)
     else:
         places = sample.places
         weight = weight[places] * sample.place_multiplicity
     positives = pool.positives(places, weight)
-    if config.gradient_scale == "live":
-        factor = live_factor(total, live_total)[positives.class_index]
-        positives = positives._replace(
-            scores=scale_gradient(positives.scores, factor.to(weight.dtype))
-        )
-    return positives, places, total
+    if config.gradient_scale == "pool":
+        return positives, places
+    factor = live_factor(weights.total, weights.live)[positives.class_index]
+    scaled = scale_gradient(positives.scores, factor.to(weight.dtype))
+    return positives._replace(scores=scaled), places
 
 
 def _counted(weight: Tensor, read_values: bool) -> tuple[Tensor, Tensor]:

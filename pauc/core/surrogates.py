@@ -150,8 +150,8 @@ def class_mean(
     return class_sum(values * positives.weight, positives.class_index, num_classes) / total
 
 
-def scale_gradient(values: Tensor, factor: Tensor) -> Tensor:
-    """Return ``values`` unchanged, but let their gradient be multiplied by ``factor``."""
+def scale_gradient(values: Tensor, factor: Tensor | int) -> Tensor:
+    """Return finite ``values`` unchanged, but let their gradient be multiplied by ``factor``."""
     fixed = values.detach()
     return fixed + factor * (values - fixed)
 

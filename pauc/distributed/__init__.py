@@ -1,5 +1,6 @@
 """Training on many ranks as on one."""
 
-from pauc.distributed.gather import exclude_queues, gather_rows
+from pauc.distributed.ddp import exclude_queues
+from pauc.distributed.gather import gather_rows
 
 __all__ = ["exclude_queues", "gather_rows"]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pauc.core.pool import Batch
-from pauc.core.queue import QueueState
+from pauc.config import LossConfig, options_of
+from pauc.core.batch import Batch, Rows, check_rows, make_batch
+from pauc.core.queue import QueueState, is_multilabel
+from pauc.distributed.ranks import all_gather
 
 
 class Header(NamedTuple):
@@ -25,30 +27,37 @@ class Header(NamedTuple):
 
 
 def agree(
-    make: Callable[[], Batch],
+    rows: Rows,
     queue: QueueState,
-    settings: Mapping[str, object],
+    config: LossConfig,
+    validate_args: bool,
+    settings: Mapping[str, object] | None,
     counters: tuple[str, ...],
     group: dist.ProcessGroup | None,
 ) -> tuple[Batch, list[Header]]:
     """Return this rank's checked batch and all ranks' headers, or raise on every rank.
 
     Args:
-        make: returns the batch, or raises what is wrong with this rank's rows.
+        rows: this rank's.
         queue: this rank's, whose shape must be the same on all ranks.
-        settings, counters: what else must be, and which of the queue's numbers.
+        config, settings: must be the same on all ranks, and whether there are weights.
+        validate_args: check the values of the rows.
+        counters: which of the queue's numbers must be the same on all ranks.
         group: the ranks; None: all.
     """
     shared = {
         "num_classes": queue.scores.shape[0],
-        "multilabel": queue.multilabel,
+        "multilabel": is_multilabel(queue.targets),
         "queue_size": queue.scores.shape[1],
-        **settings,
+        **options_of(config),
+        **(settings or {}),
+        "sample_weight is given": rows.sample_weight is not None,
     }
     error: Exception | None = None
     batch: Batch | None = None
     try:
-        batch = make()
+        check_rows(rows, queue)
+        batch = make_batch(rows, queue, config.ignore_index, check_values=validate_args)
     except Exception as raised:  # whatever it is, the other ranks wait for the header
         error = raised
     state = {name: getattr(queue, name) for name in counters}
@@ -61,12 +70,9 @@ def agree(
     return batch, headers
 
 
-def all_gather(tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """Return ``[W, *tensor.shape]``: the tensors of all ranks, which have one shape."""
-    gathered = tensor.new_empty(dist.get_world_size(group), *tensor.shape)
-    # Not all_gather_into_tensor, which newer versions of torch rename.
-    dist.all_gather(list(gathered.unbind()), tensor, group=group)
-    return gathered
+def common_dtype(headers: list[Header]) -> torch.dtype:
+    """Return the dtype of the arithmetic of all ranks."""
+    return torch.float64 if any(h.wide for h in headers) else torch.float32
 
 
 def _exchange_headers(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pauc.checks import is_multilabel
-from pauc.core.pool import Batch
+from pauc.core.batch import Batch
+from pauc.core.queue import is_multilabel
 
 # How a target travels: in 31 bits, next to the bit of the iid mask. No class index comes near.
 _LARGEST = (1 << 30) - 1

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pauc.config import Interpolation
 from pauc.core.quantiles import interpolate, masked_top, top_depth
-
-if TYPE_CHECKING:
-    from pauc.distributed.gather import Ranks
+from pauc.distributed.ranks import Ranks
 
 _DIGIT = 8  # bits that a round of selection fixes: 1 KiB of counts for each rank sought
 _SHALLOW = 1 / 8  # up to this share of the columns, the top alone is searched for the edges

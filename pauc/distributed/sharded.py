@@ -10,25 +10,58 @@ positives of all ranks: so it travels with the sums, and the backward pass has n
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pauc.config import PAUCConfig
-from pauc.core.band import Band, assemble_band, knot_shares
-from pauc.core.diagnostics import count_live_positives, where_valid
-from pauc.core.pool import Batch, Pool, make_pool
-from pauc.core.quantiles import BandEdges, knot_levels, robust_scale
-from pauc.core.queue import QueueState, enqueue
-from pauc.core.step import PAUCTerms, blend, columns_of, has_entropy, live_factor, reduce_classes
-from pauc.core.surrogates import Positives, class_sum, scale_gradient, trapezoid_contributions
+from pauc.config import LossConfig, PAUCConfig, Support
+from pauc.core import partial_auc
+from pauc.core.band import (
+    Band,
+    BandEdges,
+    assemble_band,
+    knot_levels,
+    reference_rows,
+    robust_scale,
+)
+from pauc.core.batch import Batch, Rows
+from pauc.core.diagnostics import edge_stats, where_valid
+from pauc.core.edge_gradient import knot_shares
+from pauc.core.enqueue import BatchEntry
+from pauc.core.outcome import Outcome
+from pauc.core.pool import Pool, make_pool
+from pauc.core.queue import QueueState
+from pauc.core.step import (
+    Weights,
+    blend,
+    columns_of,
+    has_entropy,
+    live_factor,
+    numerator_positives,
+    reduce_classes,
+    weigh_positives,
+)
+from pauc.core.surrogates import Positives, class_sum, trapezoid_contributions
+from pauc.distributed.agreement import agree, common_dtype
+from pauc.distributed.gather import attach_for_average
 from pauc.distributed.quantiles import quantiles_of_all
+from pauc.distributed.ranks import Ranks
 from pauc.pairs.operator import mean_link
 
-if TYPE_CHECKING:
-    from pauc.distributed.gather import Ranks
+SUPPORT = Support(
+    "a sharded queue",
+    PAUCConfig(),
+    values={
+        name: known
+        for name, known in partial_auc.SUPPORT.values.items()
+        if name not in ("max_pool_size", "max_beta")
+    },
+    at_default=("max_pool_size", "max_beta"),
+)
 
 
 class _Totals(NamedTuple):
@@ -82,40 +115,69 @@ class _Edges(NamedTuple):
         return (per_share.unsqueeze(-1) * self.shares).sum(dim=1)
 
 
-def check_shardable(config: PAUCConfig) -> None:
-    """Raise unless the queue may be sharded with these options."""
-    if config.max_pool_size is not None:
-        raise ValueError(
-            "shard_queue=True takes no max_pool_size, since no rank's pool grows with the ranks; "
-            f"got max_pool_size={config.max_pool_size}"
-        )
+def check_shardable(config: LossConfig, gather_distributed: bool | None) -> None:
+    """Raise unless a queue may be sharded for such a loss.
+
+    Raises:
+        TypeError: a loss other than the partial AUC.
+        ValueError: an option that the sharded step does not support, or no gathering.
+    """
+    if not isinstance(config, PAUCConfig):
+        raise TypeError(f"shard_queue=True needs a PAUCConfig, got {type(config).__name__}")
+    refusal = SUPPORT.refusal(config)
+    if refusal is not None:
+        raise ValueError(f"shard_queue=True cannot be used here: {refusal}")
+    if gather_distributed is False:
+        raise ValueError("shard_queue=True needs gathering, got gather_distributed=False")
 
 
-def loss_of_shards(
+# A graph break, not an error, where the loss is compiled. The gradient is known when the forward
+# pass ends, so that none is exchanged later.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def sharded_step(
+    rows: Rows,
+    queue: QueueState,
+    config: PAUCConfig,
+    validate_args: bool,
+    diagnostics: bool,
+    *,
+    settings: Mapping[str, object] | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> tuple[Outcome, int]:
+    """Return the outcome over the rows and the queues of all ranks, and how many rows they brought.
+
+    Args, Raises: as for :func:`pauc.distributed.gather_rows`. ``queue`` is this rank's part of the
+    whole, and this rank's rows are what is to enter it. Of the diagnostics, ``pauc`` and
+    ``realised_fpr`` are nan, since they would take the order of all ranks' rows and of all parts of
+    the queue; ``grad_pos_count`` is this rank's.
+    """
+    # Ranks that disagree on whether there is a gradient would go on with different collectives.
+    also = {"gradient": torch.is_grad_enabled(), **(settings or {})}
+    batch, headers = agree(rows, queue, config, validate_args, also, ("step",), group)
+    ranks = Ranks(dist.get_rank(group), len(headers), group)
+    own = batch.logits.to(common_dtype(headers))
+    batch = batch._replace(
+        logits=attach_for_average(own, ranks.size), weight=batch.weight.to(own.dtype)
+    )
+    outcome = _loss_of_shards(batch, queue, config, ranks, validate_args, diagnostics)
+    return outcome, sum(header.rows for header in headers)
+
+
+def _loss_of_shards(
     batch: Batch,
     queue: QueueState,
     config: PAUCConfig,
     ranks: Ranks,
     read_values: bool,
     diagnostics: bool,
-) -> PAUCTerms:
-    """Return the loss over the pools of all ranks, the same on each.
-
-    Args:
-        batch: this rank's rows, checked.
-        queue: this rank's part of the queue.
-        config: for which :func:`check_shardable` does not raise.
-        ranks: of which each calls this function.
-        read_values: size work arrays by what is in them.
-        diagnostics: as for :func:`pauc.pauc_loss_terms`; ``pauc`` and
-            ``realised_fpr`` are nan, since they would take the order of all ranks' rows and of all
-            parts of the queue, ``grad_pos_count`` is this rank's.
-    """
+) -> Outcome:
+    """Return the loss over the pools of all ranks, the same on each, from this rank's batch."""
     leaf = batch.logits.detach().requires_grad_(torch.is_grad_enabled())
     pool = make_pool(batch._replace(logits=leaf), queue)
     totals = _totals(pool, batch, config, ranks)
     band = _band(pool, totals, config, ranks)
-    positives = _positives(pool, totals, config, read_values)
+    weights = Weights(totals.weight, totals.live_weight)
+    positives, _ = numerator_positives(pool, weights, config, None, read_values)
     entropy = batch.cross_entropy() * (batch.present_rows() / totals.rows.clamp(min=1))
     valid = (totals.weight > 0) & band.defined
     opposite: _Negatives | _Edges
@@ -130,7 +192,7 @@ def loss_of_shards(
 
     divisor = torch.where(totals.weight > 0, totals.weight, 1.0)
     value = sums.contribution / divisor
-    pauc = value + _attach(sums.gradient / divisor, batch.logits)
+    pauc = value + _with_gradient(sums.gradient / divisor, batch.logits)
     poisoned = totals.poisoned > 0
     pauc = torch.where(poisoned, math.nan, pauc).to(leaf.dtype)
     loss, per_class, valid = reduce_classes(pauc, valid | poisoned, batch, config)
@@ -139,51 +201,39 @@ def loss_of_shards(
 
     stats = {}
     if diagnostics:
+        nowhere = torch.full_like(band.tau, math.nan)
         variance = (sums.square / divisor - value**2).clamp(min=0)
-        stats = _diagnose(pool, band, variance, sums.band_negatives, valid)
-    new_queue = enqueue(
-        queue,
-        leaf.detach(),
-        batch.targets,
-        iid_mask=batch.iid,
-        sample_weight=batch.weight,
-        ignore_index=config.ignore_index,
-        validate_args=False,  # done before
-    )
-    return PAUCTerms(loss, per_class, valid, band.degenerate, band.ref_count, stats, new_queue)
+        measured = {
+            **edge_stats(band, sums.band_negatives.long()),
+            "pauc": nowhere,
+            "pauc_var": variance.to(band.tau.dtype),
+            "grad_pos_count": batch.count_positives(),
+        }
+        always = {"ref_count": band.ref_count, "realised_fpr": nowhere}
+        stats = {**where_valid(measured, valid), **always}
+    entry = BatchEntry(batch)
+    return Outcome(loss, per_class, valid, band.degenerate, band.ref_count, stats, entry)
 
 
 def _totals(pool: Pool, batch: Batch, config: PAUCConfig, ranks: Ranks) -> _Totals:
-    num_classes = pool.scores.shape[0]
-    negatives = _iid_negatives(pool).sum(dim=-1)
-    reference = _reference(pool, config).sum(dim=-1)
-    weight, label = pool.numerator_weight(config.pos_numerator), pool.own_class()
-    live_weight = pool.numerator_weight("live")
+    iid_negatives = pool.iid_negatives()
+    reference = reference_rows(pool, iid_negatives, config)
+    weights = weigh_positives(pool, config.pos_numerator, torch.float64)
     own = _Totals(
-        negatives=negatives,
-        reference=reference,
-        weight=class_sum(weight.double(), label, num_classes),
-        live_weight=class_sum(live_weight.double(), label, num_classes),
+        negatives=iid_negatives.sum(dim=-1),
+        reference=reference.sum(dim=-1),
+        weight=weights.total,
+        live_weight=weights.live,
         poisoned=(~batch.logits.detach().isfinite()).sum(dim=0),
-        rows=batch.present_rows().expand(num_classes),
+        rows=batch.present_rows().expand(pool.scores.shape[0]),
     )
     return _Totals(*ranks.sum(torch.stack([part.double() for part in own])).unbind())
 
 
-def _iid_negatives(pool: Pool) -> Tensor:
-    return pool.present & pool.iid & pool.negatives()
-
-
-def _reference(pool: Pool, config: PAUCConfig) -> Tensor:
-    """Return ``[C, M]`` bool: this rank's part of the reference set."""
-    if config.budget_basis == "population":
-        return (pool.present & pool.iid).expand_as(pool.scores)
-    return _iid_negatives(pool)
-
-
 def _band(pool: Pool, totals: _Totals, config: PAUCConfig, ranks: Ranks) -> Band:
     """Return the band of the pools of all ranks; ``reference`` is this rank's part."""
-    reference, count = _reference(pool, config), totals.reference.long()
+    reference = reference_rows(pool, pool.iid_negatives(), config)
+    count = totals.reference.long()
     n_knots = config.n_knots if config.surrogate == "trapezoid" else 2
     levels = list(map(float, knot_levels(config.alpha, config.beta, n_knots)))
     quartiles = [0.25, 0.75] if config.tau_scale == "iqr" else []
@@ -198,19 +248,6 @@ def _band(pool: Pool, totals: _Totals, config: PAUCConfig, ranks: Ranks) -> Band
     kind = config.tau_scale if config.tau_scale == "unit" else "band"
     scale = robust_scale(scores, reference, kind, edges=spread)
     return assemble_band(reference, count, totals.negatives, edges, config.temperature * scale)
-
-
-def _positives(pool: Pool, totals: _Totals, config: PAUCConfig, read_values: bool) -> Positives:
-    """Return this rank's numerator positives."""
-    weight = pool.numerator_weight(config.pos_numerator)
-    places = torch.arange(len(weight), device=weight.device)
-    if read_values:
-        places = weight.nonzero().squeeze(-1)
-    positives = pool.positives(places, weight[places])
-    if config.gradient_scale == "pool":
-        return positives
-    factor = live_factor(totals.weight, totals.live_weight)[positives.class_index]
-    return positives._replace(scores=scale_gradient(positives.scores, factor.to(weight.dtype)))
 
 
 def _edges(pool: Pool, band: Band, config: PAUCConfig) -> _Edges:
@@ -278,7 +315,7 @@ def _add_up(
     wanted = [part for part in (leaf, opposite.leaf) if part.requires_grad]
     gradients = torch.autograd.grad(summed.sum(), wanted, materialize_grads=True) if wanted else ()
     square = class_sum(contribution.detach() ** 2 * positives.weight, index, num_classes)
-    in_band = (_iid_negatives(pool) & band.contains(pool.scores)).sum(dim=-1)
+    in_band = (pool.iid_negatives() & band.contains(pool.scores)).sum(dim=-1)
     columns = torch.stack([summed, square, entropy, in_band], dim=1).detach()
     to_add = [part.double() for part in (columns, opposite.to_add, *gradients[1:])]
     packed = ranks.sum(torch.cat(to_add, dim=1))
@@ -294,24 +331,7 @@ def _add_up(
     return _Sums(summed, square, entropy, in_band, gradient.T)
 
 
-def _attach(gradient: Tensor, logits: Tensor) -> Tensor:
+def _with_gradient(gradient: Tensor, logits: Tensor) -> Tensor:
     """Return ``[C]`` zeros whose derivative by ``logits`` ``[n, C]`` is ``gradient``."""
     moving = torch.where(logits.detach().isfinite(), logits - logits.detach(), 0.0)
     return (moving * gradient.to(logits.dtype)).sum(dim=0)
-
-
-def _diagnose(
-    pool: Pool, band: Band, variance: Tensor, band_negatives: Tensor, valid: Tensor
-) -> dict[str, Tensor]:
-    measured = {
-        "t_alpha": band.edges.t_alpha,
-        "t_beta": band.edges.t_beta,
-        "tau_eff": band.tau,
-        "pauc_var": variance.to(band.tau.dtype),
-        "pauc": torch.full_like(band.tau, math.nan),
-        "band_neg_count": band_negatives.long(),
-        "grad_pos_count": count_live_positives(pool),
-    }
-    nowhere = torch.full_like(band.tau, math.nan)
-    always = {"ref_count": band.ref_count, "realised_fpr": nowhere}
-    return {**where_valid(measured, valid), **always}

@@ -1,113 +1,129 @@
-"""What the loss modules have in common: the call, many ranks, and warnings."""
+"""What the loss modules have in common: the constructor, and the way of a batch in ``forward``."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, overload
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, overload
 
 import torch
 from torch import Tensor
 
+from pauc.backends import Plan, plan_step, take_step
 from pauc.checks import check_flag, check_int
-from pauc.config import LossConfig, options_of
-from pauc.core.queue import recommend_queue_size
-from pauc.core.step import PAUCTerms
-from pauc.distributed.gather import check_process_group, count_positives, gather_rows, is_gathering
-from pauc.modules.moving import MovingConfig
+from pauc.config import LossConfig, make_any_config, options_of
+from pauc.core.batch import Rows
+from pauc.core.outcome import Outcome
+from pauc.distributed.gather import gather
+from pauc.distributed.ranks import check_process_group, is_gathering, queue_rows_of_a_rank
+from pauc.distributed.sharded import check_shardable, sharded_step
+from pauc.modules.buffers import QueueBuffers
+from pauc.modules.moving import MovingOptions
+from pauc.modules.warn import no_dispersion, starvation, subsampling
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-
-# Fewer expected reference rows in the band than this make the edge a lottery.
-STARVED = 10
+    from typing_extensions import Self
 
 
-class QueuedLoss(MovingConfig):
-    """A holder of the queue around a pure function; not to be used by itself.
+class ModuleOptions(TypedDict, total=False):
+    """The arguments that every loss module has, for type checkers."""
 
-    A loss implements :meth:`_terms`, the call of its function, and says by :meth:`_budget` on how
-    small a part of the reference rows it rests, if it does.
+    multilabel: bool
+    queue_size: int
+    update_queue_in_eval: bool
+    gather_distributed: bool | None
+    process_group: ProcessGroup | None
+    shard_queue: bool
+    validate_args: bool
 
-    Args:
-        config: the options of the loss, checked.
-        num_classes, multilabel, queue_size, update_queue_in_eval, gather_distributed,
-            process_group, validate_args: see :class:`pauc.PAUCAtBudgetLoss`, and there what
-            gathering means.
+
+class QueuedLoss(QueueBuffers):
+    """A queue around the pure functions; a loss says which config it has, and on what it rests.
+
+    The arguments are described at :class:`pauc.PAUCAtBudgetLoss`.
     """
+
+    _kind: ClassVar[type[LossConfig]]  # of the config
 
     def __init__(
         self,
-        config: LossConfig,
         num_classes: int,
         *,
-        multilabel: bool,
-        queue_size: int,
-        update_queue_in_eval: bool,
-        gather_distributed: bool | None,
-        process_group: ProcessGroup | None,
-        validate_args: bool,
+        multilabel: bool = False,
+        queue_size: int = 1024,
+        update_queue_in_eval: bool = False,
+        gather_distributed: bool | None = None,
+        process_group: ProcessGroup | None = None,
+        shard_queue: bool = False,
+        validate_args: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__()
         check_int("num_classes", num_classes, 1)
-        check_flag("multilabel", multilabel)
         check_int("queue_size", queue_size, 0)
-        check_flag("update_queue_in_eval", update_queue_in_eval)
-        check_flag("validate_args", validate_args)
+        flags = {
+            "multilabel": multilabel,
+            "update_queue_in_eval": update_queue_in_eval,
+            "shard_queue": shard_queue,
+            "validate_args": validate_args,
+        }
+        for name, flag in flags.items():
+            check_flag(name, flag)
         if gather_distributed is not None and not isinstance(gather_distributed, bool):
             raise TypeError(
                 f"gather_distributed must be a bool or None, got {gather_distributed!r}"
             )
         check_process_group(process_group)
-        self._take_config(config)
+        config = make_any_config(self._kind, options)
         self.num_classes = num_classes
         self.multilabel = multilabel
         self.queue_size = queue_size
         self.update_queue_in_eval = update_queue_in_eval
         self.gather_distributed = gather_distributed
         self.process_group = process_group
+        self.shard_queue = shard_queue
         self.validate_args = validate_args
         self._warned: set[str] = set()
-        self._make_queue(self._own_rows())
+        # Where the native step looks first. No state: a step without it has the same outcome.
+        self._bounds: Tensor | None = None
+        if shard_queue:
+            check_shardable(config, gather_distributed)
+            queue_size = queue_rows_of_a_rank(queue_size, process_group)
+        self._make_queue(queue_size)
+        self._moving = MovingOptions()
+        self.config = config
 
-    def _own_rows(self) -> int:
-        """Return how many rows of the queue this rank keeps."""
-        return self.queue_size
+    @property
+    def config(self) -> Any:
+        """The options of the loss; to be replaced as a whole."""
+        return self._config
 
-    def _terms(self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any) -> PAUCTerms:
-        """Return the pure function's result for the queue as it is.
+    @config.setter
+    def config(self, config: Any) -> None:
+        if not isinstance(config, self._kind):
+            raise TypeError(f"config must be a {self._kind.__name__}, got {type(config).__name__}")
+        options = options_of(config)
+        for name, value in options.items():
+            if isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a number in a module, got a tensor")
+        self._plan = plan_step(make_any_config(self._kind, options))
+        self._config = config
+        self._moving.write(config, self.queue_fill.device)
 
-        ``side`` are ``iid_mask``, ``sample_weight`` and ``validate_args``.
+    def move_config(self, values: Mapping[str, Any], moving: Iterable[str]) -> None:
+        """Set fields of ``config``; those that are ``moving`` will be set again and again.
+
+        A step that is compiled or captured takes these from tensors, which are written in place, so
+        that one graph serves all their values. For :class:`pauc.PAUCSchedule`.
         """
-        raise NotImplementedError
+        self._moving.follow(moving, self.queue_fill.device)
+        self.config = self.config._replace(**values)
 
     def _budget(self) -> tuple[float, str] | None:
         """Return the share of the reference rows that the loss rests on, and how to name it."""
         return None
 
-    def _step(
-        self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any
-    ) -> tuple[PAUCTerms, int]:
-        """Return the terms of all ranks' rows, and how many rows those are."""
-        if not is_gathering(self.gather_distributed, self.process_group):
-            return self._terms(logits, targets, diagnostics, **side), logits.shape[0]
-        rows = gather_rows(logits, targets, self.queue, self.config, **side, **self._agreement())
-        side |= {"iid_mask": rows.iid_mask, "sample_weight": rows.sample_weight}
-        terms = self._terms(rows.logits, rows.targets, diagnostics, **side)
-        if diagnostics:
-            own = count_positives(
-                targets, self.num_classes, self.config.ignore_index, self.multilabel
-            )
-            terms.stats["grad_pos_count"] = torch.where(terms.valid, own, 0)
-        return terms, rows.logits.shape[0]
-
-    def _agreement(self) -> dict[str, Any]:
-        """Return who the ranks are, and what must be the same on all of them."""
-        return {
-            "settings": {**self._settings(), "training": self.training},
-            "group": self.process_group,
-        }
-
-    # Each return form twice: flags by keyword, and by position behind iid_mask.
     @overload
     def forward(
         self,
@@ -135,17 +151,6 @@ class QueuedLoss(MovingConfig):
         self,
         logits: Tensor,
         targets: Tensor,
-        iid_mask: Tensor | None,
-        return_per_class: Literal[True],
-        return_diagnostics: Literal[False] = ...,
-        *,
-        sample_weight: Tensor | None = ...,
-    ) -> tuple[Tensor, Tensor, Tensor]: ...
-    @overload
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
         iid_mask: Tensor | None = ...,
         return_per_class: Literal[False] = ...,
         *,
@@ -157,35 +162,13 @@ class QueuedLoss(MovingConfig):
         self,
         logits: Tensor,
         targets: Tensor,
-        iid_mask: Tensor | None,
-        return_per_class: Literal[False],
-        return_diagnostics: Literal[True],
-        *,
-        sample_weight: Tensor | None = ...,
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
-    @overload
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
         iid_mask: Tensor | None = ...,
         *,
         return_per_class: Literal[True],
         return_diagnostics: Literal[True],
         sample_weight: Tensor | None = ...,
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]: ...
-    @overload
-    def forward(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        iid_mask: Tensor | None,
-        return_per_class: Literal[True],
-        return_diagnostics: Literal[True],
-        *,
-        sample_weight: Tensor | None = ...,
-    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]: ...
-    @overload
+    @overload  # flags by position, or known at run time only
     def forward(
         self,
         logits: Tensor,
@@ -195,7 +178,7 @@ class QueuedLoss(MovingConfig):
         return_diagnostics: bool = ...,
         *,
         sample_weight: Tensor | None = ...,
-    ) -> Tensor | tuple[Any, ...]: ...
+    ) -> Any: ...
     def forward(
         self,
         logits: Tensor,
@@ -205,7 +188,7 @@ class QueuedLoss(MovingConfig):
         return_diagnostics: bool = False,
         *,
         sample_weight: Tensor | None = None,
-    ) -> Tensor | tuple[Any, ...]:
+    ) -> Any:
         """Return the loss; the batch then enters the queue (in ``eval()`` only if asked).
 
         Args:
@@ -224,98 +207,114 @@ class QueuedLoss(MovingConfig):
             TypeError, ValueError: see :func:`pauc.pauc_loss_fn`.
             RuntimeError, ValueError: see :func:`pauc.distributed.gather_rows`.
         """
-        terms, batch_rows = self._step(
-            logits,
-            targets,
-            return_diagnostics,
-            iid_mask=iid_mask,
-            sample_weight=sample_weight,
-            validate_args=self.validate_args,
-        )
+        rows = Rows(logits, targets, iid_mask, sample_weight)
+        outcome, batch_rows = self._compute(rows, return_diagnostics)
         if self.validate_args and not torch.compiler.is_compiling():
-            self._warn(terms, batch_rows)
-        if self.training or self.update_queue_in_eval:
-            self._store(terms.queue)
-        returned: tuple[Any, ...] = (terms.loss,)
+            self._warn(outcome, batch_rows)
+        if self._queue_moves():
+            self._store(outcome.entry.into(self.queue, in_place=True))
+        returned: tuple[Any, ...] = (outcome.loss,)
         if return_per_class:
-            returned += (terms.per_class, terms.valid)
+            returned += (outcome.per_class, outcome.valid)
         if return_diagnostics:
-            returned += (terms.stats,)
-        return returned if len(returned) > 1 else terms.loss
+            returned += (outcome.stats,)
+        return returned if len(returned) > 1 else outcome.loss
 
     if TYPE_CHECKING:
         __call__ = forward  # so that the types follow the flags in a call, too
+
+    def _compute(self, rows: Rows, diagnostics: bool) -> tuple[Outcome, int]:
+        """Return the outcome of all ranks' rows, before they enter, and how many rows those are."""
+        if not is_gathering(self.gather_distributed, self.process_group):
+            outcome = self._take_step(rows, diagnostics)
+            return outcome, rows.logits.shape[0]
+        agreement = {
+            "settings": {**self._settings(), "training": self.training},
+            "group": self.process_group,
+        }
+        config, validate = self._current_plan().config, self.validate_args
+        if self.shard_queue:
+            outcome, count = sharded_step(
+                rows, self.queue, config, validate, diagnostics, **agreement
+            )
+            return outcome, count
+        gathered, own = gather(rows, self.queue, config, validate, **agreement)
+        outcome = self._take_step(gathered, diagnostics, are_checked=True)
+        if diagnostics:
+            outcome.stats["grad_pos_count"] = torch.where(outcome.valid, own.count_positives(), 0)
+        return outcome, gathered.logits.shape[0]
+
+    def _take_step(self, rows: Rows, diagnostics: bool, are_checked: bool = False) -> Outcome:
+        compiling = torch.compiler.is_compiling()  # then nothing but the queue may change
+        outcome, bounds = take_step(
+            rows,
+            self.queue,
+            self._current_plan(),
+            bounds=None if compiling else self._bounds,
+            validate_args=self.validate_args,
+            are_checked=are_checked,
+            diagnostics=diagnostics,
+            queue_moves=self._queue_moves(),
+        )
+        if not compiling:
+            self._bounds = bounds
+        return outcome
+
+    def _queue_moves(self) -> bool:
+        return self.training or self.update_queue_in_eval
+
+    def _current_plan(self) -> Plan:
+        """Return the plan for ``config``, or for one with tensors in place of what moves."""
+        if not self._moving.are_read(self.queue_fill):
+            return self._plan
+        return plan_step(make_any_config(self._kind, self._moving.options_of(self)))
 
     def extra_repr(self) -> str:
         """Return the configuration: the number of classes, the queue, then every option."""
         shown = {**self._settings(), "gather_distributed": self.gather_distributed}
         return f"{self.num_classes}, " + ", ".join(f"{k}={v!r}" for k, v in shown.items())
 
-    def _settings(self, **more: object) -> dict[str, object]:
+    def _settings(self) -> dict[str, object]:
         return {
             "queue_size": self.queue_size,
             "multilabel": self.multilabel,
             **options_of(self.config),
             "update_queue_in_eval": self.update_queue_in_eval,
-            **more,
+            "shard_queue": self.shard_queue,
             "validate_args": self.validate_args,
         }
 
-    def _warn(self, terms: PAUCTerms, batch_rows: int) -> None:
+    def _warn(self, outcome: Outcome, batch_rows: int) -> None:
         """Warn, once per kind, about what makes the numbers worth less than they look."""
         found = {
-            "degenerate": self._no_dispersion(terms),
-            "starved": self._starvation(terms, batch_rows),
-            "subsampled": self._subsampling(batch_rows),
+            "degenerate": no_dispersion(outcome, self.config),
+            "starved": starvation(outcome, batch_rows, self.queue_size, self._budget()),
         }
+        # `queue_fill` is read only where it decides something: the host waits for it.
+        if found["starved"] and int(self.queue_fill) < self.queue_scores.shape[1]:
+            found["starved"] = ""  # more rows are on their way
+        cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
+        if cap is not None:
+            found["subsampled"] = subsampling(batch_rows + int(self.queue_fill), cap)
         for kind, message in found.items():
             if message and kind not in self._warned:
                 self._warned.add(kind)
                 # The caller is behind forward and two frames of nn.Module.
                 warnings.warn(f"{type(self).__name__}: {message}.", UserWarning, stacklevel=5)
 
-    def _no_dispersion(self, terms: PAUCTerms) -> str:
-        # Lists: an operator on a few numbers costs more than they do.
-        classes = [c for c, degenerate in enumerate(terms.degenerate.tolist()) if degenerate]
-        if not classes:
-            return ""
-        shown = f"class {', '.join(map(str, classes[:5]))}" + (", ..." if classes[5:] else "")
-        return (
-            f"the reference scores of {shown} ({len(classes)} of {self.num_classes}) have no "
-            f"dispersion (tau_scale={self.config.tau_scale!r}, "
-            f"temperature={self.config.temperature}): all equal, or too few for the scale. Such "
-            "classes are left out of the loss. Cure: a larger queue_size or batch, another "
-            "tau_scale or a wider band, or logits that have not collapsed"
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the plan, which follows from the config and is of private types."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_plan"}
 
-    def _starvation(self, terms: PAUCTerms, batch_rows: int) -> str:
-        budget = self._budget()
-        if budget is None:
-            return ""
-        width, where = budget
-        smallest = min(terms.ref_count.tolist())
-        # Without any reference row there is no share to extrapolate from.
-        if smallest == 0 or smallest * width >= STARVED:
-            return ""
-        if int(self.queue_fill) < self.queue_scores.shape[1]:
-            return ""
-        # At most 1: the parts of a sharded queue may together hold more than queue_size.
-        share = min(smallest / (batch_rows + self.queue_size), 1.0)
-        rows = recommend_queue_size(width, relative_error=STARVED**-0.5, positive_rate=1 - share)
-        enough = rows - batch_rows
-        return (
-            f"band starvation: {smallest} reference rows put {smallest * width:.3g} in {where}, "
-            f"fewer than {STARVED}, so that its edges are noise. Cure: queue_size={enough} or more"
-        )
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._plan = plan_step(self._config)
 
-    def _subsampling(self, batch_rows: int) -> str:
-        cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
-        if cap is None:
-            return ""
-        rows = batch_rows + int(self.queue_fill)
-        if rows <= cap:
-            return ""
-        return (
-            f"the pool of {rows} rows is above max_pool_size={cap}: the surrogate sees a random, "
-            "reweighted part of it"
-        )
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._moving.write(self.config, self.queue_fill.device)
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._moving.write(self.config, self.queue_fill.device)  # the queue may have moved

@@ -79,7 +79,9 @@ class QueueBuffers(nn.Module):
 
     def _store(self, state: QueueState) -> None:
         for name, new in state._asdict().items():
-            held = getattr(self, f"queue_{name}")
+            held: Any = self._buffers[f"queue_{name}"]
+            if held is new:
+                continue  # its rows have been written in place
             if held.dtype == new.dtype:
                 held.copy_(new)  # in place: whoever shares or broadcasts the buffer keeps it
             else:

@@ -1,83 +1,53 @@
-"""The options of a loss module, some of which a schedule moves from step to step."""
+"""Options of a loss module that a schedule moves from step to step, as tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pauc.config import LossConfig, options_of
-from pauc.modules.buffers import QueueBuffers
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+class MovingOptions:
+    """A 0-dim tensor for each option that moves, so that one recorded graph serves all values.
 
+    A graph that is compiled or captured would take a number for a constant.
+    """
 
-class MovingConfig(QueueBuffers):
-    """A holder of a queue and of options, once :meth:`_take_config` is called."""
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] = {}
 
-    def _take_config(self, config: LossConfig) -> None:
-        for name, value in options_of(config).items():
-            if isinstance(value, Tensor):
-                raise TypeError(f"{name} must be a number in a module, got a tensor")
-        self._moving: dict[str, Tensor] = {}
-        self.config = config
+    def follow(self, names: Iterable[str], device: torch.device) -> None:
+        """Let just these options move; their tensors stay the same as long as the names do."""
+        if self._tensors.keys() != set(names):
+            self._tensors = {name: _new_number(device) for name in names}
 
-    @property
-    def config(self) -> Any:
-        """The options of the loss; to be replaced as a whole."""
-        return self._config
+    def write(self, config: Any, device: torch.device) -> None:
+        """Bring the tensors up to date, in place unless the queue is on another device now."""
+        for name, tensor in self._tensors.items():
+            if tensor.device != device:
+                self._tensors[name] = tensor = _new_number(device)
+            tensor.fill_(getattr(config, name))
 
-    @config.setter
-    def config(self, config: Any) -> None:
-        self._config = config
-        self._write_moving()
-
-    def move_config(self, values: Mapping[str, Any], moving: Iterable[str]) -> None:
-        """Set fields of ``config``; those that are ``moving`` will be set again and again.
-
-        A step that is compiled or captured takes these from tensors, which are written in place, so
-        that one graph serves all their values. For :class:`pauc.PAUCSchedule`.
-        """
-        if self._moving.keys() != set(moving):
-            self._moving = {name: self._new_number() for name in moving}
-        self.config = self.config._replace(**values)
-
-    def _new_number(self) -> Tensor:
-        with torch.inference_mode(False):  # it will be written in training, too
-            return torch.zeros((), dtype=torch.float64, device=self.queue_fill.device)
-
-    def _write_moving(self) -> None:
-        """Bring the tensors up to date with ``config``, in place unless the queue has moved."""
-        for name, tensor in self._moving.items():
-            if tensor.device != self.queue_fill.device:
-                self._moving[name] = tensor = self._new_number()
-            tensor.fill_(getattr(self.config, name))
-
-    def _step_config(self) -> Any:
-        """Return what the step is to use: ``config``, or one with tensors for what moves."""
-        if not self._moving or not self._is_recorded():
-            return self.config
-        # Not `_replace`, which would make a graph depend on the numbers that are replaced.
-        fields: dict[str, Any] = {
-            name: self._moving[name] if name in self._moving else getattr(self.config, name)
-            for name in type(self.config)._fields
-        }
-        return type(self.config)(**fields)
-
-    def _is_recorded(self) -> bool:
+    def are_read(self, on_queue: Tensor) -> bool:
         """Return whether a graph is being made, which will run again with other numbers."""
+        if not self._tensors:
+            return False
         if torch.compiler.is_compiling():
             return True
-        return self.queue_fill.is_cuda and torch.cuda.is_current_stream_capturing()
+        return on_queue.is_cuda and torch.cuda.is_current_stream_capturing()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self._write_moving()
-        return self
+    def options_of(self, loss: Any) -> dict[str, Any]:
+        """Return the options of a loss, by name, with the tensors in place of what moves."""
+        # A graph must not depend on the numbers that move. It would if the config were copied, or
+        # handed over as one value: so each option that stands still is read from the loss itself.
+        return {
+            name: self._tensors[name] if name in self._tensors else getattr(loss.config, name)
+            for name in type(loss.config)._fields
+        }
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
-        super()._load_from_state_dict(*arguments)
-        self._write_moving()  # the queue may be on another device now
+
+def _new_number(device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # it will be written in training, too
+        return torch.zeros((), dtype=torch.float64, device=device)

@@ -1,35 +1,22 @@
-"""The partial AUC as a module: a queue around :func:`pauc.pauc_loss_terms`, whole or in shards."""
+"""The partial AUC as a module."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from pauc.checks import check_flag
-from pauc.config import PAUCConfig, PAUCOptions, make_config, options_of
-from pauc.core.partial_auc import composed_terms
-from pauc.core.queue import QueueState
-from pauc.core.step import PAUCTerms
-from pauc.distributed.gather import sharded_terms, world_size
-from pauc.distributed.sharded import check_shardable
-from pauc.modules.base import QueuedLoss
-from pauc.native.step import Entry, enter_, native_options, pauc_step
+from pauc._public import public
+from pauc.config import PAUCConfig, PAUCOptions
+from pauc.modules.base import ModuleOptions, QueuedLoss
 from pauc.presets import preset_for_budget
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
     from typing_extensions import Self, Unpack
 
-
-class _Advance(NamedTuple):
-    """What a step does to the queue, where it does not make a new one."""
-
-    before: QueueState
-    entry: Entry
+    class _Options(ModuleOptions, PAUCOptions, total=False):
+        """The keywords of the constructor."""
 
 
+@public
 class PAUCAtBudgetLoss(QueuedLoss):
     """One minus the partial AUC over a band of FPR, with a memory of past rows.
 
@@ -45,8 +32,8 @@ class PAUCAtBudgetLoss(QueuedLoss):
             rank is a world of its own.
         process_group: the ranks to gather over, where that is not all of them (the data-parallel
             group of a hybrid). Copies of the module share it, a pickle leaves it out.
-        shard_queue: each rank keeps its own rows, ``queue_size`` of them in all, so that memory and
-            work of a rank do not grow with the number of ranks; see below.
+        shard_queue: experimental: each rank keeps its own rows, ``queue_size`` of them in all, so
+            that memory and work of a rank do not grow with the number of ranks; see below.
         validate_args: check values and warn; see :func:`pauc.pauc_loss_fn`. Off, a step has no
             host synchronisation.
         **options: fields of :class:`pauc.PAUCConfig`.
@@ -68,48 +55,21 @@ class PAUCAtBudgetLoss(QueuedLoss):
     loss by the number of ranks. See :func:`pauc.distributed.gather_rows`, and
     :func:`pauc.distributed.exclude_queues` for a loss inside the model that DDP wraps.
 
-    With ``shard_queue``, rows do not travel, but for the negatives in the band: the loss is that of
-    all ranks' rows, by the exchanges of :mod:`pauc.distributed.sharded`. The process group must
-    be there when the module is built. Each rank's ``state_dict()`` has its own part of the queue and is to be
-    saved and loaded by that rank; inside a model that DDP wraps, ``exclude_queues`` is a must. Not
-    with ``max_pool_size``; the diagnostics ``pauc`` and ``realised_fpr``
-    are nan.
+    With ``shard_queue``, which is experimental, rows do not travel, but for the negatives in the
+    band: the loss is that of all ranks' rows, by exchanges of sums. The process group must be there
+    when the module is built. Each rank's ``state_dict()`` has its own part of the queue and is to
+    be saved and loaded by that rank; inside a model that DDP wraps, ``exclude_queues`` is a must.
+    Not with ``max_pool_size``; the diagnostics ``pauc`` and ``realised_fpr`` are nan.
 
     The ``stats`` of a call are described at :func:`pauc.core.diagnostics.diagnose`.
     """
 
     config: PAUCConfig
+    _kind = PAUCConfig
 
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        multilabel: bool = False,
-        queue_size: int = 1024,
-        update_queue_in_eval: bool = False,
-        gather_distributed: bool | None = None,
-        process_group: ProcessGroup | None = None,
-        shard_queue: bool = False,
-        validate_args: bool = True,
-        **options: Unpack[PAUCOptions],
-    ) -> None:
-        check_flag("shard_queue", shard_queue)
-        # Not a buffer, since it is no state: a step without it has the same outcome.
-        self._bounds: Tensor | None = None
-        self._advance: _Advance | None = None
-        self.shard_queue = shard_queue  # before the buffers, whose size it decides
-        super().__init__(
-            make_config(options),
-            num_classes,
-            multilabel=multilabel,
-            queue_size=queue_size,
-            update_queue_in_eval=update_queue_in_eval,
-            gather_distributed=gather_distributed,
-            process_group=process_group,
-            validate_args=validate_args,
-        )
-        self._checked = self.config
-        self._native_options = native_options(self.config)
+    if TYPE_CHECKING:
+
+        def __init__(self, num_classes: int, **options: Unpack[_Options]) -> None: ...
 
     @classmethod
     def for_budget(
@@ -139,70 +99,6 @@ class PAUCAtBudgetLoss(QueuedLoss):
         chosen: dict[str, Any] = {"queue_size": preset.queue_size, **preset.options, **overrides}
         return cls(num_classes, **chosen)
 
-    def _own_rows(self) -> int:
-        if not self.shard_queue:
-            return self.queue_size
-        check_shardable(self.config)
-        if self.gather_distributed is False:
-            raise ValueError("shard_queue=True needs gathering, got gather_distributed=False")
-        return -(-self.queue_size // world_size(self.process_group))
-
-    def _settings(self, **more: object) -> dict[str, object]:
-        return super()._settings(shard_queue=self.shard_queue, **more)
-
     def _budget(self) -> tuple[float, str]:
         alpha, beta = float(self.config.alpha), float(self.config.beta)
         return beta - alpha, f"the band [{alpha}, {beta}]"
-
-    def _step(
-        self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any
-    ) -> tuple[PAUCTerms, int]:
-        if not self.shard_queue:
-            return super()._step(logits, targets, diagnostics, **side)
-        terms_and_rows: tuple[PAUCTerms, int] = sharded_terms(
-            logits,
-            targets,
-            self.queue,
-            self.config,
-            diagnostics=diagnostics,
-            **side,
-            **self._agreement(),
-        )
-        return terms_and_rows
-
-    def _terms(self, logits: Tensor, targets: Tensor, diagnostics: bool, **side: Any) -> PAUCTerms:
-        if torch.compiler.is_compiling():  # nothing but the queue may change then
-            config = make_config(options_of(self._step_config()))
-            return composed_terms(
-                logits, targets, self.queue, config, diagnostics=diagnostics, **side
-            )
-        if self.config is not self._checked:  # a schedule, or a person, has set another
-            # Not `config`, which would write what moves, and a CUDA graph would record that.
-            self._config = self._checked = make_config(options_of(self.config))
-            self._native_options = native_options(self._checked)
-        queue = self.queue
-        moves = self.training or self.update_queue_in_eval
-        terms, entry, self._bounds = pauc_step(
-            logits,
-            targets,
-            queue,
-            self._bounds,
-            self._step_config(),
-            self._native_options,
-            diagnostics=diagnostics,
-            queue_moves=moves,
-            **side,
-        )
-        self._advance = _Advance(queue, entry) if moves and entry is not None else None
-        return terms
-
-    def _store(self, state: QueueState) -> None:
-        """Take over a state; of a native step, write only the rows that enter."""
-        advance, self._advance = self._advance, None
-        if advance is None or state is not advance.before:
-            super()._store(state)
-            return
-        enter_(self.queue, advance.entry)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_advance": None}

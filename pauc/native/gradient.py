@@ -1,4 +1,4 @@
-"""A loss with a known gradient, as a node of the graph."""
+"""A loss whose gradient is known beforehand, as a node of the graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pauc.core.step import PAUCTerms
+from pauc.core.outcome import Outcome
 
 NO_SECOND_DERIVATIVE = (
     "the gradient of this loss cannot be differentiated again: that of pauc.pauc_loss_fn can, and "
@@ -17,12 +17,12 @@ NO_SECOND_DERIVATIVE = (
 
 
 class Gradients(NamedTuple):
-    """How a loss moves with the logits ``[N, C]``, each column's by its own logits alone."""
+    """The derivatives by the logits ``[N, C]``; a class's loss depends on its own column alone."""
 
     per_class: Tensor  # [N, C], of each class's loss
-    whole: Tensor | None  # [N, C], of the loss; None: `weight` times that of the classes
+    whole: Tensor | None  # [N, C], of the whole loss; None: it is `weight * per_class`
     valid: Tensor  # [C] bool, where a class's loss is not nan
-    weight: float  # of these in the loss
+    weight: float  # of each class's loss in the whole loss
 
 
 def attach(
@@ -30,13 +30,16 @@ def attach(
     loss: Tensor,
     per_class: Tensor,
     gradients: Gradients,
-    again: Callable[[], tuple[Tensor, PAUCTerms]] | None,
+    again: Callable[[], tuple[Tensor, Outcome]] | None,
 ) -> None:
-    """Give the loss (``[]`` or ``[C]``) and its parts ``[C]``, nobody else's, a gradient.
+    """Make the loss (``[]`` or ``[C]``) and its parts ``[C]`` functions of the logits, in place.
 
     Args:
-        again: returns the logits, and the same loss and parts as a graph of operators from there,
-            for a gradient that is itself to be differentiated; None: that is refused.
+        logits: what the gradient goes to.
+        loss, per_class: fresh tensors that nobody else holds.
+        gradients: their derivatives.
+        again: returns the logits, and the same loss and parts computed from them by operators, for
+            a gradient that is itself to be differentiated; None: a second derivative is refused.
     """
     _Attached.apply(  # type: ignore[no-untyped-call]
         logits, (loss, per_class), again, *gradients
@@ -48,8 +51,8 @@ class _Attached(torch.autograd.Function):
     def forward(
         ctx: Any,
         _logits: Tensor,
-        values: tuple[Tensor, Tensor],  # in a tuple, since they are no inputs of the node
-        again: Callable[[], tuple[Tensor, PAUCTerms]] | None,
+        values: tuple[Tensor, Tensor],  # in a tuple, so that autograd takes them for no inputs
+        again: Callable[[], tuple[Tensor, Outcome]] | None,
         per_class: Tensor,
         whole: Tensor | None,
         valid: Tensor,
@@ -68,7 +71,7 @@ class _Attached(torch.autograd.Function):
         per_class, whole, valid = ctx.saved_tensors
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
             return _by_operators(ctx, of_loss, of_parts), *(None,) * 6
-        # It holds the rows, which whoever adds up losses must not keep for as long as these.
+        # Drop the closure: it holds the batch, and a sum of losses would keep every batch alive.
         ctx.again = None
         gradient = None
         if of_loss is not None:
@@ -83,8 +86,8 @@ class _Attached(torch.autograd.Function):
 def _by_operators(ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None) -> Tensor | None:
     if ctx.again is None:
         raise RuntimeError(NO_SECOND_DERIVATIVE)
-    logits, terms = ctx.again()
-    upstream = [(terms.loss, of_loss), (terms.per_class, of_parts)]
+    logits, outcome = ctx.again()
+    upstream = [(outcome.loss, of_loss), (outcome.per_class, of_parts)]
     asked = [value for value, by in upstream if by is not None]
     if not asked:
         return None
@@ -95,5 +98,5 @@ def _by_operators(ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None) -> 
 
 
 def _without_nan(upstream: Tensor, valid: Tensor) -> Tensor:
-    """Return 0 for a nan upstream of what is nan, where a derivative may be that."""
+    """Return the upstream gradient, 0 where it is nan because the class's own loss is nan."""
     return torch.where(valid | ~upstream.isnan(), upstream, 0.0)

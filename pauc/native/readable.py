@@ -10,22 +10,21 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import Parameter
 
+from pauc.core.batch import Rows
 from pauc.core.queue import QueueState, compute_dtype
 
 
-def is_readable(rows: tuple[Any, ...], queue: QueueState) -> bool:
-    """Return whether native code can read such a batch and queue, and nobody watches operators.
+def is_readable(rows: Rows, queue: QueueState) -> bool:
+    """Return whether native code can read the checked rows and the queue by their addresses.
 
-    Nothing has been checked yet: what is no batch is for the other path to refuse.
+    It must not where operators are watched: a trace would record nothing of what it computes.
     """
-    logits = rows[0]
+    logits = rows.logits
     return (
         get_proxy_mode() is None
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and all(part is None or has_memory(part) for part in (*rows, *queue))
         and not _is_dual(logits)
-        and logits.ndim == 2
-        and logits.is_floating_point()
         and compute_dtype(logits, queue.scores) == queue.scores.dtype
         and _is_sound(queue)
     )
@@ -42,12 +41,12 @@ def has_memory(part: Any) -> bool:
 
 
 def _is_dual(logits: Tensor) -> bool:
-    """Return whether forward-mode derivatives are wanted, which are the other path's."""
+    """Return whether forward-mode derivatives are wanted, which native code does not compute."""
     return unpack_dual(logits).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def _is_sound(queue: QueueState) -> bool:
-    """Return whether a queue's tensors are what native code takes them for."""
+    """Return whether a queue's tensors have the dtypes, shapes and order that native code reads."""
     size = queue.weight.shape
     multilabel = queue.multilabel
     return (

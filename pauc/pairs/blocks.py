@@ -3,8 +3,8 @@
 The negatives of a class are sorted and cut into blocks. A positive is compared one by one with
 those of the block that it falls into. What lies above and below that enters by series in
 ``exp(-distance)`` (:mod:`pauc.pairs.links`): each block adds up its powers, and a scan carries the
-sums from block to block. So the sums are exact at any band width, for ties and for outliers alike, since
-nothing is placed on a grid. With one block nothing is far: that is the matrix of pairs.
+sums from block to block. So the sums are exact at any band width, for ties and for outliers alike,
+since nothing is placed on a grid. With one block nothing is far: that is the matrix of pairs.
 
 Shapes depend on shapes alone; but on a CPU, where looking costs nothing, what does not count is
 left out first.
@@ -17,10 +17,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, pad
+from torch.nn.functional import pad
 
-from pauc.config import Link
-from pauc.pairs.links import DEGREE, SIGMOID, SOFTPLUS
+from pauc.pairs.links import DEGREE, Link
 
 _BLOCK = 32
 _TILE = 1 << 15  # pairs that a processor's cache holds
@@ -92,18 +91,17 @@ def sums(pairs: Pairs, link: Link) -> Tensor:
     near = torch.cat([_near_sums(tile, link) for tile in _tiles(pairs)])
     if pairs.y.shape[1] == 1:
         return near
-    coefficients = SIGMOID if link == "sigmoid" else SOFTPLUS
-    above = _at_positives(_above(pairs), coefficients)
-    below = _at_positives(_below(pairs), coefficients)
     at, per_block = (pairs.class_index, pairs.block), pairs.counts.sum(dim=-1)
-    if link == "sigmoid":
-        far = _after(per_block)[at] - below + above
-    else:  # softplus(u) = u + softplus(-u), and u adds up from the top
-        moments = (pairs.counts * pairs.y).sum(dim=-1)
-        linear = _before(moments)[at] - _before(per_block)[at] * pairs.x
-        softplus = linear / pairs.tau[pairs.class_index] + below + above
-        far = (_before(per_block) + _after(per_block))[at] - softplus / math.log(2)
-    return near + far
+    rows_above, rows_below = _before(per_block)[at], _after(per_block)[at]
+    core = link.above.constant * rows_above + link.below.constant * rows_below
+    if link.above.linear or link.below.linear:  # |u| adds up from the blocks' moments
+        moments, tau = (pairs.counts * pairs.y).sum(dim=-1), pairs.tau[pairs.class_index]
+        above = (_before(moments)[at] - rows_above * pairs.x) / tau
+        below = (rows_below * pairs.x - _after(moments)[at]) / tau
+        core = core + link.above.linear * above + link.below.linear * below
+    core = core + _at_positives(_below(pairs), link.below.powers)
+    core = core + _at_positives(_above(pairs), link.above.powers)
+    return near + (link.offset * (rows_above + rows_below) + core / link.unit)
 
 
 def gradients(g: Tensor, pairs: Pairs, link: Link) -> tuple[Tensor, Tensor]:
@@ -111,7 +109,7 @@ def gradients(g: Tensor, pairs: Pairs, link: Link) -> tuple[Tensor, Tensor]:
 
     A negative's is a sum over positives: the transpose of :func:`sums`, step by step.
     """
-    weighted = g / (pairs.tau if link == "sigmoid" else pairs.tau * math.log(2))[pairs.class_index]
+    weighted = g / (pairs.tau * link.unit)[pairs.class_index]
     by_y = weighted.new_zeros(pairs.y.shape)
     parts = torch.split(weighted, _tile_length(pairs))
     tiles = zip(_tiles(pairs), parts, strict=True)
@@ -137,12 +135,6 @@ def count_not_above(ascending: Tensor, queries: Tensor, class_index: Tensor) -> 
     return found
 
 
-def link_of(u: Tensor, link: Link) -> Tensor:
-    """Return the link of ``u``, the margin of a pair in units of its width."""
-    # logsigmoid and not softplus, which drops the logarithm from 20 on.
-    return u.sigmoid() if link == "sigmoid" else 1 + logsigmoid(u) / math.log(2)
-
-
 def _tile_length(pairs: Pairs) -> int:
     """Return how many positives to take at once, so that a processor's cache holds their pairs."""
     return max(1, (_TILE if pairs.x.device.type == "cpu" else 1 << 24) // pairs.y.shape[2])
@@ -162,18 +154,14 @@ def _margins(tile: Pairs) -> Tensor:
 
 def _near_sums(tile: Pairs, link: Link) -> Tensor:
     """Return ``[P]``: the sums of the link over the negatives of the own block."""
-    u, counts = _margins(tile), _rows(tile.counts, tile)
-    if link == "sigmoid":
-        return u.sigmoid_().mul_(counts).sum(dim=-1)
-    return counts.sum(dim=-1) + logsigmoid(u).mul_(counts).sum(dim=-1) / math.log(2)
+    counts = _rows(tile.counts, tile)
+    core = link.core(_margins(tile)).mul_(counts).sum(dim=-1) / link.unit
+    return core + link.offset * counts.sum(dim=-1) if link.offset else core
 
 
 def _near_slopes_(by_y: Tensor, tile: Pairs, weighted: Tensor, link: Link) -> Tensor:
     """Return ``[P]``: the sums of the slope; add those over weighted positives to ``by_y``."""
-    u = _margins(tile)
-    slope = u.sigmoid_() if link == "sigmoid" else u.neg_().sigmoid_()
-    if link == "sigmoid":
-        slope = slope.addcmul_(slope, slope, value=-1)
+    slope = link.slope(_margins(tile))
     by_x = (slope * _rows(tile.counts, tile)).sum(dim=-1)
     by_y.flatten(0, 1).index_add_(0, tile.flat, slope.mul_(weighted.unsqueeze(-1)))
     return by_x
@@ -196,85 +184,88 @@ def _after(of_blocks: Tensor) -> Tensor:
 
 def _far_slopes(weighted: Tensor, pairs: Pairs, link: Link) -> tuple[Tensor, Tensor]:
     """Return the sums of the link's slope in ``u``, over negatives and over weighted positives."""
-    coefficients = SIGMOID if link == "sigmoid" else SOFTPLUS
-    slopes = [k * c for k, c in enumerate(coefficients, start=1)]
     above, below = _above(pairs), _below(pairs)
-    x_above, x_below = _at_positives(above, slopes), _at_positives(below, slopes)
-    y_above = _at_negatives(above, weighted, slopes)
-    y_below = _at_negatives(below, weighted, slopes).flip(1, 2)
-    if link == "sigmoid":  # its slope is even
-        return x_above + x_below, y_above + y_below
-    # That of softplus is 1 minus the mirrored one.
-    rows_above = _before(pairs.counts.sum(dim=-1))[pairs.class_index, pairs.block]
-    per_block = weighted.new_zeros(pairs.y.shape[:2]).flatten().index_add(0, pairs.flat, weighted)
-    positives_below = _after(per_block.view(pairs.y.shape[:2])).unsqueeze(-1)
-    return rows_above - x_above + x_below, positives_below - y_above + y_below
+    slope_above, slope_below = link.above.slope(-1), link.below.slope(+1)
+    by_x = _at_positives(above, slope_above.powers) + _at_positives(below, slope_below.powers)
+    by_y = _at_negatives(above, weighted, slope_above.powers)
+    by_y = by_y + _at_negatives(below, weighted, slope_below.powers).flip(1, 2)
+    if not (slope_above.constant or slope_below.constant):
+        return by_x, by_y
+    at, per_block = (pairs.class_index, pairs.block), pairs.counts.sum(dim=-1)
+    by_x = by_x + slope_above.constant * _before(per_block)[at]
+    by_x = by_x + slope_below.constant * _after(per_block)[at]
+    falling = weighted.new_zeros(per_block.shape).flatten().index_add(0, pairs.flat, weighted)
+    falling = falling.view(per_block.shape)  # by the block that each positive falls into
+    constant = slope_above.constant * _after(falling) + slope_below.constant * _before(falling)
+    return by_x, by_y + constant.unsqueeze(-1)
 
 
-class _Side(NamedTuple):
+class _Flank(NamedTuple):
     """Blocks in descending order, and positives that lie below some of them."""
 
     gap: Tensor  # [C, n, b], how far a negative is above the lowest of its block, in `tau`
     counts: Tensor  # [C, n, b]
-    step: Tensor  # [C, n - 1], from the lowest of a block to that of the next, in `tau`
+    drop: Tensor  # [C, n - 1], from the lowest of a block to that of the next, in `tau`
     last: Tensor  # [P] int64, the last block above a positive, among those of all classes
     z: Tensor  # [P], exp(-distance) to the lowest of that block; 0 where none is above
 
 
-def _above(pairs: Pairs) -> _Side:
-    return _side(pairs.x, pairs.class_index, pairs.block, pairs.y, pairs.counts, pairs.tau)
+def _above(pairs: Pairs) -> _Flank:
+    return _flank(pairs.x, pairs.class_index, pairs.block, pairs.y, pairs.counts, pairs.tau)
 
 
-def _below(pairs: Pairs) -> _Side:
+def _below(pairs: Pairs) -> _Flank:
     """Upside down, what is below is above."""
     y, counts = -pairs.y.flip(1, 2), pairs.counts.flip(1, 2)
     block = pairs.y.shape[1] - 1 - pairs.block
-    return _side(-pairs.x, pairs.class_index, block, y, counts, pairs.tau)
+    return _flank(-pairs.x, pairs.class_index, block, y, counts, pairs.tau)
 
 
-def _side(x: Tensor, index: Tensor, block: Tensor, y: Tensor, counts: Tensor, tau: Tensor) -> _Side:
+def _flank(
+    x: Tensor, index: Tensor, block: Tensor, y: Tensor, counts: Tensor, tau: Tensor
+) -> _Flank:
     # Scores enter as differences of near ones, so that a far outlier costs the others no digits.
     lowest = y[..., -1]
     last = index * y.shape[1] + (block - 1).clamp(min=0)
     distance = (lowest.flatten()[last] - x) / tau[index]
-    return _Side(
+    return _Flank(
         gap=(y - lowest.unsqueeze(-1)) / tau.reshape(-1, 1, 1),
         counts=counts,
-        step=(lowest[:, :-1] - lowest[:, 1:]) / tau.unsqueeze(-1),
+        drop=(lowest[:, :-1] - lowest[:, 1:]) / tau.unsqueeze(-1),
         last=last,
         z=torch.where(block > 0, torch.exp(-distance), 0.0),
     )
 
 
-def _at_positives(side: _Side, coefficients: list[float]) -> Tensor:
+def _at_positives(flank: _Flank, coefficients: list[float]) -> Tensor:
     """Return ``[P]``: ``sum_k coefficients_k sum_j counts_j exp(-k distance)`` over all above."""
-    z, power, per_block = torch.exp(-side.gap), side.counts, []
+    z, power, per_block = torch.exp(-flank.gap), flank.counts, []
     for _ in range(DEGREE):
         power = power * z
         per_block.append(power.sum(dim=-1))
-    carried = _scan(torch.stack(per_block), side.step).flatten(1).index_select(1, side.last)
-    return _horner(carried, side.z, coefficients)
+    carried = _scan(torch.stack(per_block), flank.drop).flatten(1).index_select(1, flank.last)
+    return _horner(carried, flank.z, coefficients)
 
 
-def _at_negatives(side: _Side, weight: Tensor, coefficients: list[float]) -> Tensor:
+def _at_negatives(flank: _Flank, weight: Tensor, coefficients: list[float]) -> Tensor:
     """Return ``[C, n, b]``: the transpose, ``sum_k coefficients_k sum_i weight_i exp(-k d)``."""
-    classes, blocks, _ = side.gap.shape
+    classes, blocks, _ = flank.gap.shape
     per_block = weight.new_zeros(DEGREE, classes * blocks)
     for power in per_block:
-        weight = weight * side.z
-        power.index_add_(0, side.last, weight)
+        weight = weight * flank.z
+        power.index_add_(0, flank.last, weight)
     upwards = per_block.reshape(DEGREE, classes, blocks).flip(-1)
-    carried = _scan(upwards, side.step.flip(-1)).flip(-1)
-    return _horner(carried.unsqueeze(-1), torch.exp(-side.gap), coefficients)
+    carried = _scan(upwards, flank.drop.flip(-1)).flip(-1)
+    return _horner(carried.unsqueeze(-1), torch.exp(-flank.gap), coefficients)
 
 
-def _scan(per_block: Tensor, step: Tensor) -> Tensor:
-    """Return ``[degree, C, n]``: ``sum_{l <= j} per_block_l exp(-k (step_l + ... + step_(j-1)))``.
+def _scan(per_block: Tensor, drop: Tensor) -> Tensor:
+    """Return ``[degree, C, n]``: ``sum_{l <= j} per_block_l exp(-k (drop_l + ... + drop_(j-1)))``.
 
     By doubling: after each pass a block has summed twice as many predecessors. Every exponent is
     negative, so nothing overflows, and terms of one sign are added, so nothing cancels.
     """
-    reach, decay = 1, _powers(torch.exp(-step))
+    reach, decay = 1, _powers(torch.exp(-drop))
     while reach < per_block.shape[-1]:
         carried = per_block[..., :-reach] * decay
         per_block = torch.cat([per_block[..., :reach], per_block[..., reach:] + carried], dim=-1)

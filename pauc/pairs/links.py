@@ -1,13 +1,20 @@
-"""The links as polynomials in ``z = exp(-u)``, which turn sums over pairs into sums of powers.
+"""The links: what a pair of scores counts, as a function of its margin in units of ``tau``.
 
-For ``u >= 0``, ``sigmoid(-u) = z / (1 + z)`` and ``softplus(-u) = log(1 + z)`` are analytic in
-``z`` in (0, 1], with their nearest singularity at ``z = -1``, so that a Chebyshev series over
-[0, 1] converges like ``(3 + sqrt 8) ** -degree``.
+A link is one object, and all code that sums over pairs works from its parts alone. For margins
+``u`` on either side of 0 it is ``constant + linear * |u| + sum_k powers[k] * z ** k`` with
+``z = exp(-|u|)``, which turns sums over pairs into sums of powers. ``sigmoid(-u) = z / (1 + z)``
+and ``softplus(-u) = log(1 + z)`` are analytic in ``z`` in (0, 1], with their nearest singularity at
+``z = -1``, so that a Chebyshev series over [0, 1] converges like ``(3 + sqrt 8) ** -degree``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 # (3 + sqrt 8) ** -16 is 6e-13, below what the sums lose to rounding in float64.
 DEGREE = 16
@@ -41,5 +48,80 @@ def _softplus_coefficients() -> list[float]:
     return _to_powers([math.log(_RHO / 4), *series])[1:]
 
 
-SIGMOID = _sigmoid_coefficients()
-SOFTPLUS = _softplus_coefficients()
+class Side(NamedTuple):
+    """A link's core for margins of one sign, as ``constant + linear * |u| + series in z``."""
+
+    constant: float
+    linear: float
+    powers: list[float]  # of z, z ** 2, ... z ** DEGREE
+
+    def slope(self, sign: int) -> Side:
+        """Return the derivative by ``u``, for margins of this sign."""
+        powers = [-sign * k * c for k, c in enumerate(self.powers, start=1)]
+        return Side(sign * self.linear, 0.0, powers)
+
+
+class Link(NamedTuple):
+    """A link ``offset + core(u) / unit``; ``u`` is a margin in units of ``tau``, of any shape."""
+
+    name: str
+    offset: float
+    unit: float
+    core: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]  # first derivative of the core
+    curvature: Callable[[Tensor], Tensor]  # second derivative of the core
+    above: Side  # u <= 0: the negative is above the positive
+    below: Side  # u >= 0
+
+    def value(self, u: Tensor) -> Tensor:
+        """Return what a pair counts."""
+        value = self.core(u)
+        if self.unit != 1:
+            value = value / self.unit
+        return value + self.offset if self.offset else value
+
+
+def _sigmoid_slope(u: Tensor) -> Tensor:
+    soft = u.sigmoid()
+    return soft.addcmul_(soft, soft, value=-1)
+
+
+def _sigmoid_curvature(u: Tensor) -> Tensor:
+    soft = u.sigmoid()
+    return soft * (1 - soft) * (1 - 2 * soft)
+
+
+def _logsigmoid_slope(u: Tensor) -> Tensor:
+    return u.neg().sigmoid_()
+
+
+def _logsigmoid_curvature(u: Tensor) -> Tensor:
+    return -_sigmoid_slope(u)
+
+
+_SIGMOID = _sigmoid_coefficients()
+_SOFTPLUS = _softplus_coefficients()
+
+SIGMOID = Link(
+    name="sigmoid",
+    offset=0.0,
+    unit=1.0,
+    core=lambda u: u.sigmoid(),
+    slope=_sigmoid_slope,
+    curvature=_sigmoid_curvature,
+    above=Side(0.0, 0.0, _SIGMOID),
+    below=Side(1.0, 0.0, [-c for c in _SIGMOID]),
+)
+# logsigmoid(u) = -softplus(-u), which is u - softplus(u) for u <= 0. It is torch's logsigmoid that
+# is called, since its softplus drops the logarithm from 20 on.
+LOGISTIC = Link(
+    name="logistic",
+    offset=1.0,
+    unit=math.log(2),
+    core=logsigmoid,
+    slope=_logsigmoid_slope,
+    curvature=_logsigmoid_curvature,
+    above=Side(0.0, -1.0, [-c for c in _SOFTPLUS]),
+    below=Side(0.0, 0.0, [-c for c in _SOFTPLUS]),
+)
+LINKS = {link.name: link for link in (SIGMOID, LOGISTIC)}

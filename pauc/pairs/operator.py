@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pauc.config import Link
-from pauc.pairs.blocks import few_pairs, gradients, link_of, make_pairs, sums
+from pauc.pairs.blocks import few_pairs, gradients, make_pairs, sums
+from pauc.pairs.links import LINKS
 
 
 def mean_link(
@@ -22,7 +22,7 @@ def mean_link(
     multiplicity: Tensor,
     total: Tensor,
     tau: Tensor,
-    link: Link,
+    link: str,
 ) -> Tensor:
     """Return for each positive the mean of the link over the negatives of its class.
 
@@ -41,7 +41,7 @@ def sum_link(
     negatives: Tensor,
     multiplicity: Tensor,
     tau: Tensor,
-    link: Link,
+    link: str,
     counted: Tensor | None = None,
 ) -> Tensor:
     """Return for each positive the sum of the link over the negatives of its class.
@@ -51,7 +51,7 @@ def sum_link(
         negatives: ``[C, B]``, in any order.
         multiplicity: ``[C, B]``, how many rows a negative stands for; 0 for padding.
         tau: ``[C]``.
-        link: see :class:`pauc.PAUCConfig`.
+        link: the name of one of :data:`pauc.pairs.links.LINKS`.
         counted: ``[P]`` bool, which of the sums are wanted; the others have no meaning, and must
             not receive a gradient. None: all.
     """
@@ -71,7 +71,7 @@ def _matrix_sum(
     negatives: Tensor,
     multiplicity: Tensor,
     tau: Tensor,
-    link: Link,
+    link: str,
 ) -> Tensor:
     """Return ``[P]``, the sums over negatives from the matrix of pairs ``[P, B]``."""
     rows, counts, width = negatives, multiplicity, tau
@@ -79,7 +79,7 @@ def _matrix_sum(
         # index_select and not indexing, whose backward pass is several times slower.
         rows, counts, width = (part.index_select(0, class_index) for part in (rows, counts, width))
     u = (pos_scores.unsqueeze(-1) - rows) / width.unsqueeze(-1)
-    return (link_of(u, link) * counts).sum(dim=-1)
+    return (LINKS[link].value(u) * counts).sum(dim=-1)
 
 
 _PAIRS = "(Tensor x, Tensor index, Tensor? counted, Tensor y, Tensor counts, Tensor tau, str link)"
@@ -93,10 +93,10 @@ def _sum(
     y: Tensor,
     counts: Tensor,
     tau: Tensor,
-    link: Link,
+    link: str,
 ) -> Tensor:
     pairs = make_pairs(x, index, counted, y, counts, tau)
-    return torch.zeros_like(x).index_copy_(0, pairs.kept, sums(pairs, link).to(x.dtype))
+    return torch.zeros_like(x).index_copy_(0, pairs.kept, sums(pairs, LINKS[link]).to(x.dtype))
 
 
 @torch.library.custom_op(
@@ -112,10 +112,10 @@ def _sum_backward(
     y: Tensor,
     counts: Tensor,
     tau: Tensor,
-    link: Link,
+    link: str,
 ) -> tuple[Tensor, Tensor]:
     pairs = make_pairs(x, index, counted, y, counts, tau)
-    by_x, by_y = gradients(g.index_select(0, pairs.kept), pairs, link)
+    by_x, by_y = gradients(g.index_select(0, pairs.kept), pairs, LINKS[link])
     depth = pairs.places.shape[1]
     return (
         torch.zeros_like(x).index_copy_(0, pairs.kept, by_x.to(x.dtype)),

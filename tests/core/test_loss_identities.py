@@ -21,7 +21,8 @@ from pauc import (
     pauc_loss_terms,
     trapezoid_pauc,
 )
-from pauc.core.band import Band, attach_knots
+from pauc.core.band import Band
+from pauc.core.edge_gradient import attach_knots
 from pauc.core.pool import Pool
 from pauc.metrics import partial_auc
 

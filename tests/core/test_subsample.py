@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pauc import enqueue, init_queue, pauc_loss_fn, pauc_loss_terms
-from pauc.core.pool import Pool, subsample
+from pauc.core.pool import Pool
+from pauc.core.subsample import subsample
 
 
 def make_pool(labels, present=None, num_classes=4):

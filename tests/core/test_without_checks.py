@@ -20,16 +20,17 @@ from pauc import (
     pauc_loss_fn,
 )
 from pauc.config import _CHOICES
-from pauc.native import step as fused
+from pauc.native import extension
 from pauc.pairs import blocks
 from pauc.pairs import operator as pairs
+from pauc.pairs.links import LINKS
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_native_code():
     """On a CPU, it would take the modules' steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "_ext", None)
+        patch.setattr(extension, "ext", None)
         yield
 
 
@@ -168,8 +169,8 @@ def test_the_operator_reads_no_data_where_that_costs(positives, negatives, link)
     x, y = torch.empty(positives, device="meta"), torch.empty(3, negatives, device="meta")
     index = torch.empty(positives, dtype=torch.int64, device="meta")
     made = blocks.make_pairs(x, index, x > 0, y, torch.empty_like(y), y[:, 0])
-    assert blocks.sums(made, link).shape == x.shape
-    by_x, by_y = blocks.gradients(x, made, link)
+    assert blocks.sums(made, LINKS[link]).shape == x.shape
+    by_x, by_y = blocks.gradients(x, made, LINKS[link])
     assert by_x.shape == x.shape
     assert by_y.numel() >= y.numel()
 

@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks._witness import with_witness
 from pauc import PAUCAtBudgetLoss
-from pauc.native import step as fused
+from pauc.native import extension
 
 BATCH = 256
-needs_native = pytest.mark.skipif(fused._ext is None, reason="installed without a compiler")
+needs_native = pytest.mark.skipif(extension.ext is None, reason="installed without a compiler")
 VIEWS = ("view", "as_strided", "expand", "slice", "select", "unsqueeze", "squeeze", "t", "permute")
 
 
@@ -95,14 +95,14 @@ def test_a_native_step_makes_nothing_of_the_size_of_the_queue(surrogate):
 
 @pytest.mark.parametrize(("surrogate", "ceiling"), [("trapezoid", 275), ("pairwise", 280)])
 def test_operators_of_a_step_without_native_code(surrogate, ceiling, monkeypatch):
-    monkeypatch.setattr("pauc.native.step._ext", None)
+    monkeypatch.setattr("pauc.native.extension.ext", None)
     work = work_of_a_step(8, 4096, surrogate=surrogate)
     assert work.total <= ceiling, dict(sorted(work.calls.items(), key=lambda item: -item[1]))
 
 
 @pytest.mark.parametrize(("classes", "ceiling"), [(1, 350), (8, 360)])
 def test_operators_of_a_step_without_reads_stay_below_a_ceiling(classes, ceiling, monkeypatch):
-    monkeypatch.setattr("pauc.native.step._ext", None)
+    monkeypatch.setattr("pauc.native.extension.ext", None)
     options = {"surrogate": "pairwise", "validate_args": False}
     work = work_of_a_step(classes, 16_384, **options)
     assert work.total <= ceiling, dict(sorted(work.calls.items(), key=lambda item: -item[1]))
@@ -114,7 +114,7 @@ def test_operators_of_a_step_without_reads_stay_below_a_ceiling(classes, ceiling
 )
 def test_pairs_without_reads_take_memory_linear_in_the_scores(beta, looks, copies, monkeypatch):
     """In copies of the scores, at any width of the band; also where looking would cost."""
-    monkeypatch.setattr("pauc.native.step._ext", None)
+    monkeypatch.setattr("pauc.native.extension.ext", None)
     monkeypatch.setattr("pauc.pairs.blocks._may_look", lambda _: looks)
     classes, queue_size = 10, 8192
     loss = PAUCAtBudgetLoss(

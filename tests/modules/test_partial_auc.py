@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import re
 import warnings
 
@@ -15,6 +16,7 @@ from pauc import (
     PAUCConfig,
     PAUCOptions,
     QueueState,
+    SmoothAPConfig,
     init_queue,
     pauc_loss_fn,
     pauc_loss_terms,
@@ -371,3 +373,26 @@ def test_functional_loop_on_the_first_page():
     loss, queue = pauc_loss_fn(logits, targets, queue, beta=0.1)
     loss.backward()
     assert int(queue.fill) == 64
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "match"),
+    [
+        (SmoothAPConfig(), TypeError, "config must be a PAUCConfig, got SmoothAPConfig"),
+        (PAUCConfig(beta=torch.tensor(0.1)), TypeError, "beta must be a number in a module"),
+        (PAUCConfig(beta=2.0), ValueError, "beta"),
+    ],
+)
+def test_a_config_is_checked_where_it_is_set(config, error, match):
+    loss = PAUCAtBudgetLoss(1)
+    with pytest.raises(error, match=match):
+        loss.config = config
+    assert loss.config == PAUCConfig()
+
+
+def test_a_pickled_module_has_its_plan_again():
+    loss = PAUCAtBudgetLoss(1, beta=0.5, queue_size=50)
+    again = pickle.loads(pickle.dumps(loss))
+    assert b"pauc.native" not in pickle.dumps(loss)  # private types do not enter a file
+    logits, targets = torch.randn(40, 1), torch.arange(40) % 2
+    assert torch.equal(again(logits, targets), loss(logits, targets))

@@ -183,12 +183,12 @@ def test_what_moves_goes_where_the_loss_goes_and_keeps_its_width():
     schedule = PAUCSchedule(loss, anneal_steps=3, beta_start=1.0)
     schedule.step()
     loss.half()
-    (moving,) = loss._moving.values()
+    (moving,) = loss._moving._tensors.values()
     assert (moving.dtype, float(moving)) == (torch.float64, loss.config.beta)
-    assert loss._moving["beta"] is moving  # a recorded graph reads it there
-    assert loss.to("meta")._moving["beta"].device.type == "meta"
+    assert loss._moving._tensors["beta"] is moving  # a recorded graph reads it there
+    assert loss.to("meta")._moving._tensors["beta"].device.type == "meta"
     loss.to_empty(device="cpu")
-    assert float(loss._moving["beta"]) == loss.config.beta
+    assert float(loss._moving._tensors["beta"]) == loss.config.beta
 
 
 def test_a_call_does_not_write_what_moves():
@@ -196,10 +196,10 @@ def test_a_call_does_not_write_what_moves():
     loss = PAUCAtBudgetLoss(1, beta=0.1)
     schedule = PAUCSchedule(loss, anneal_steps=3, beta_start=1.0)
     schedule.step()
-    (moving,) = loss._moving.values()
+    (moving,) = loss._moving._tensors.values()
     written = moving._version
     loss(*BATCH)
-    assert loss._moving["beta"] is moving
+    assert loss._moving._tensors["beta"] is moving
     assert moving._version == written
 
 

@@ -13,12 +13,14 @@ from hypothesis import given
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pauc import PAUCAtBudgetLoss, init_queue, pauc_loss_fn
+from pauc.backends import Plan, plan_step, take_step
 from pauc.config import PAUCConfig, make_config
-from pauc.core.partial_auc import composed_terms
-from pauc.native import step as fused
-from pauc.native.step import enter_, native_options, pauc_step
+from pauc.core.batch import Rows
+from pauc.core.outcome import PAUCTerms
+from pauc.native import extension
+from pauc.native.entry import NativeEntry
 
-pytestmark = pytest.mark.skipif(fused._ext is None, reason="installed without a compiler")
+pytestmark = pytest.mark.skipif(extension.ext is None, reason="installed without a compiler")
 KINDS = ["normal", "ties", "constant", "drift", "jump", "heavy"]
 
 
@@ -60,18 +62,29 @@ def stream(kind, classes, steps, count, seed, *, plain=False, multilabel=False):
         yield logits, targets, iid, weight
 
 
-def native_step(logits, targets, queue, bounds, config, **rows):
-    return pauc_step(logits, targets, queue, bounds, config, native_options(config), **rows)
+def native_step(
+    logits, targets, queue, bounds, config, *, iid_mask=None, sample_weight=None, **flags
+):
+    """The outcome, the native entry (None: the step was declined) and bounds."""
+    rows = Rows(logits, targets, iid_mask, sample_weight)
+    outcome, bounds = take_step(rows, queue, plan_step(config), bounds=bounds, **flags)
+    return outcome, outcome.entry if isinstance(outcome.entry, NativeEntry) else None, bounds
 
 
-def by_operators(logits, targets, queue, **rows_and_options):
+def by_operators(
+    logits,
+    targets,
+    queue,
+    *,
+    iid_mask=None,
+    sample_weight=None,
+    validate_args=True,
+    **options,
+):
     """The same by operators alone."""
-    rows = {
-        name: rows_and_options.pop(name)
-        for name in ("iid_mask", "sample_weight", "validate_args")
-        if name in rows_and_options
-    }
-    return composed_terms(logits, targets, queue, make_config(rows_and_options), **rows)
+    rows, plan = Rows(logits, targets, iid_mask, sample_weight), Plan(make_config(options), None)
+    outcome, _ = take_step(rows, queue, plan, validate_args=validate_args)
+    return PAUCTerms(*outcome[:6], outcome.entry.into(queue))
 
 
 def copied(state):
@@ -147,7 +160,7 @@ def test_steps_equal_the_operators_whatever_the_bounds(
         assert entry is not None
         assert all(torch.equal(a, b) for a, b in zip(queue, before, strict=True))
         queue = before
-        enter_(queue, entry)
+        entry.into(queue, in_place=True)
         assert all(torch.equal(a, b) for a, b in zip(queue, expected.queue, strict=True))
 
 
@@ -266,7 +279,7 @@ def test_without_the_native_code_the_loss_is_the_same(monkeypatch):
     batches = list(stream("normal", 2, 8, 300, 0, plain=True))
     native = PAUCAtBudgetLoss(2, queue_size=2000, beta=0.02)
     values = [native(logits, targets) for logits, targets, *_ in batches]
-    monkeypatch.setattr(fused, "_ext", None)
+    monkeypatch.setattr(extension, "ext", None)
     plain = PAUCAtBudgetLoss(2, queue_size=2000, beta=0.02)
     for value, (logits, targets, *_) in zip(values, batches, strict=True):
         assert torch.allclose(plain(logits, targets), value)
@@ -306,9 +319,11 @@ def test_a_schedule_of_the_band():
 
 def test_options_are_checked_as_ever():
     loss = trained()
-    loss.config = loss.config._replace(temperature=-1.0)
+    before = loss.config
     with pytest.raises(ValueError, match="temperature"):
-        loss(torch.randn(5, 1), torch.zeros(5, dtype=torch.int64))
+        loss.config = loss.config._replace(temperature=-1.0)
+    assert loss.config == before
+    loss(torch.randn(5, 1), torch.zeros(5, dtype=torch.int64))
 
 
 def test_a_checkpoint_has_rows_and_no_bounds():
@@ -372,7 +387,7 @@ def test_bad_values_are_refused_or_taken_as_the_pure_loss_takes_them(classes):
     terms, entry, _ = native_step(logits, targets, queue, None, config, validate_args=False)
     expected = by_operators(logits, targets, queue, validate_args=False, beta=0.5)
     assert torch.allclose(terms.loss, expected.loss)
-    enter_(queue, entry)
+    entry.into(queue, in_place=True)
     assert all(torch.equal(a, b) for a, b in zip(queue, expected.queue, strict=True))
 
 

@@ -9,8 +9,7 @@ import torch
 
 from benchmarks._allocated import allocated_peak
 from pauc import SmoothAPLoss, pairwise_pauc
-from pauc.pairs import blocks
-from pauc.pairs import links as series
+from pauc.pairs import blocks, links
 from pauc.pairs import operator as pairs
 
 SHAPES = {
@@ -235,7 +234,10 @@ def test_count_not_above():
 
 @pytest.mark.parametrize(
     ("coefficients", "function"),
-    [(series.SIGMOID, lambda z: z / (1 + z)), (series.SOFTPLUS, torch.log1p)],
+    [
+        (links.SIGMOID.above.powers, lambda z: z / (1 + z)),
+        (links.LOGISTIC.above.powers, lambda z: -torch.log1p(z)),
+    ],
 )
 def test_series_is_accurate_on_the_whole_interval(coefficients, function):
     z = torch.linspace(0, 1, 2001, dtype=torch.float64)

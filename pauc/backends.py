@@ -1,0 +1,133 @@
+"""Which backend computes a step: the choice stands here and nowhere else.
+
+A *backend* turns a batch, a queue and a checked config into an :class:`pauc.core.outcome.Outcome`:
+the loss, what stands behind it, and the rows that are to enter the queue. :mod:`pauc.core` computes
+everything, in torch operators, and is what the others are checked against. :mod:`pauc.native` is
+one call for a step of the partial AUC on a CPU; it may decline, and then ``core`` takes the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pauc import native
+from pauc.config import LossConfig, PAUCConfig, RecallAtQuantileConfig, SmoothAPConfig, Support
+from pauc.core import partial_auc, recall, smooth_ap
+from pauc.core.batch import Rows, check_rows, make_batch
+from pauc.core.outcome import Outcome
+from pauc.core.queue import QueueState
+
+
+class _Core(NamedTuple):
+    """How torch operators compute one kind of config."""
+
+    support: Support
+    take_step: Callable[..., Outcome]
+
+
+_CORE: dict[type, _Core] = {
+    PAUCConfig: _Core(partial_auc.SUPPORT, partial_auc.partial_auc_step),
+    RecallAtQuantileConfig: _Core(recall.SUPPORT, recall.recall_step),
+    SmoothAPConfig: _Core(smooth_ap.SUPPORT, smooth_ap.smooth_ap_step),
+}
+
+
+class Plan(NamedTuple):
+    """A checked config, and what the backends make of it, for every step with that config."""
+
+    config: LossConfig
+    native: native.NativeOptions | None  # None: the native step does not support the config
+
+
+def plan_step(config: LossConfig) -> Plan:
+    """Return the plan for a checked config.
+
+    Raises:
+        NotImplementedError: an option that no backend supports, which is a defect of this package.
+    """
+    refusal = _CORE[type(config)].support.refusal(config)
+    if refusal is not None:
+        raise NotImplementedError(f"no backend of pauc computes this: {refusal}")
+    return Plan(config, native.native_options(config))
+
+
+def take_step(
+    rows: Rows,
+    queue: QueueState,
+    plan: Plan,
+    *,
+    bounds: Tensor | None = None,
+    validate_args: bool = True,
+    are_checked: bool = False,
+    diagnostics: bool = False,
+    queue_moves: bool = False,
+) -> tuple[Outcome, Tensor | None]:
+    """Return the outcome of a step, and bounds for the next one.
+
+    Args:
+        rows: the batch, as the caller gave it.
+        queue: before the step.
+        plan: of the config.
+        bounds: from an earlier step, whose owner lets go of them. They say where the native step
+            looks for scores first: they change what a step costs, never what comes out.
+        validate_args: look at values, to refuse what is not legal and to size work arrays.
+        are_checked: the rows have passed all checks on the ranks that brought them.
+        diagnostics: also compute ``stats``.
+        queue_moves: the rows will enter this very queue, so that nothing can be computed again.
+
+    Raises:
+        TypeError, ValueError: rows that do not fit together, or illegal values.
+    """
+    if not are_checked:
+        check_rows(rows, queue)
+    check_values = validate_args and not are_checked
+    compiling = torch.compiler.is_compiling()
+    if plan.native is not None and not diagnostics and not compiling:
+        again = None if queue_moves else _by_operators(rows, queue, plan.config)
+        taken = native.take_step(rows, queue, bounds, plan.native, again, check_values=check_values)
+        if taken is not None:
+            return taken
+    outcome = _core_step(
+        rows,
+        queue,
+        plan.config,
+        check_values=check_values and not compiling,
+        read_values=validate_args and not compiling,
+        diagnostics=diagnostics,
+    )
+    return outcome, bounds
+
+
+def _core_step(
+    rows: Rows,
+    queue: QueueState,
+    config: LossConfig,
+    *,
+    check_values: bool,
+    read_values: bool,
+    diagnostics: bool = False,
+) -> Outcome:
+    """Return the outcome that torch operators compute."""
+    batch = make_batch(rows, queue, config.ignore_index, check_values=check_values)
+    core = _CORE[type(config)]
+    return core.take_step(batch, queue, config, read_values=read_values, diagnostics=diagnostics)
+
+
+def _by_operators(rows: Rows, queue: QueueState, config: LossConfig) -> Callable[..., Outcome]:
+    """Return how to compute the loss of some logits as a graph with all its derivatives."""
+
+    def compute(logits: Tensor) -> Outcome:
+        again = rows._replace(logits=logits)
+        return _core_step(again, queue, config, check_values=False, read_values=False)
+
+    return compute
+
+
+def show_config() -> None:
+    """Print which backends are there, and why one is not."""
+    for name, state in {"core": "torch operators, any device", "native": native.state()}.items():
+        print(f"{name:<8}{state}")

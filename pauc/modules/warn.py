@@ -1,0 +1,62 @@
+"""What makes the numbers of a step worth less than they look, in words."""
+
+from __future__ import annotations
+
+from pauc.config import LossConfig
+from pauc.core.outcome import Outcome
+from pauc.presets import STARVED, recommend_queue_size
+
+
+def no_dispersion(outcome: Outcome, config: LossConfig) -> str:
+    """Return what to say of classes whose reference scores have no dispersion; "" if none."""
+    # Lists: an operator on a few numbers costs more than they do.
+    flags = outcome.degenerate.tolist()
+    classes = [c for c, degenerate in enumerate(flags) if degenerate]
+    if not classes:
+        return ""
+    shown = f"class {', '.join(map(str, classes[:5]))}" + (", ..." if classes[5:] else "")
+    return (
+        f"the reference scores of {shown} ({len(classes)} of {len(flags)}) have no "
+        f"dispersion (tau_scale={config.tau_scale!r}, "
+        f"temperature={config.temperature}): all equal, or too few for the scale. Such "
+        "classes are left out of the loss. Cure: a larger queue_size or batch, another "
+        "tau_scale or a wider band, or logits that have not collapsed"
+    )
+
+
+def starvation(
+    outcome: Outcome, batch_rows: int, queue_size: int, budget: tuple[float, str] | None
+) -> str:
+    """Return what to say of a queue with too few rows for so small a budget; "" if enough.
+
+    Args:
+        outcome: of the step.
+        batch_rows: of all ranks together.
+        queue_size: rows of the queue, taken to be full.
+        budget: share of the reference rows that the loss rests on, and how to name it, if it does.
+    """
+    if budget is None:
+        return ""
+    width, where = budget
+    smallest = min(outcome.ref_count.tolist())
+    # Without any reference row there is no share to extrapolate from.
+    if smallest == 0 or smallest * width >= STARVED:
+        return ""
+    # At most 1: the parts of a sharded queue may together hold more than queue_size.
+    share = min(smallest / (batch_rows + queue_size), 1.0)
+    rows = recommend_queue_size(width, relative_error=STARVED**-0.5, positive_rate=1 - share)
+    return (
+        f"band starvation: {smallest} reference rows put {smallest * width:.3g} in {where}, "
+        f"fewer than {STARVED}, so that its edges are noise. Cure: "
+        f"queue_size={rows - batch_rows} or more"
+    )
+
+
+def subsampling(rows: int, cap: int) -> str:
+    """Return what to say of a pool of more rows than enter the surrogate; "" if all do."""
+    if rows <= cap:
+        return ""
+    return (
+        f"the pool of {rows} rows is above max_pool_size={cap}: the surrogate sees a random, "
+        "reweighted part of it"
+    )

@@ -1,0 +1,74 @@
+"""What the native step can compute, and a config in the numbers that it is called with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pauc.config import ANY, LossConfig, PAUCConfig, Support
+from pauc.core.band import knot_levels
+from pauc.core.step import has_entropy
+
+# As csrc/batch.h numbers them. A value that is not here has no number there.
+_SURROGATES = {("trapezoid", "sigmoid"): 0, ("pairwise", "sigmoid"): 1, ("pairwise", "logistic"): 2}
+_SCALES = {"iqr": 0, "band": 1, "unit": 2}
+_INTERPOLATIONS = {"linear": 0, "lower": 1, "higher": 2, "nearest": 3, "midpoint": 4}
+_REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
+
+SUPPORT = Support(
+    "native",
+    PAUCConfig(),
+    values={
+        "alpha": ANY,
+        "beta": ANY,
+        "surrogate": ("trapezoid", "pairwise"),
+        "n_knots": ANY,
+        "tau_scale": tuple(_SCALES),
+        "pos_numerator": ("pool", "live"),
+        "temperature": ANY,
+        "reduction": tuple(_REDUCTIONS),
+        "ignore_index": ANY,
+        "quantile_interpolation": tuple(_INTERPOLATIONS),
+        "link": ("sigmoid", "logistic"),
+        "gradient_scale": ("pool", "live"),
+        "bce_weight": ANY,
+        "pauc_weight": ANY,
+    },
+    at_default=("budget_basis", "max_pool_size", "edge_gradient", "max_beta"),
+)
+
+
+class NativeOptions(NamedTuple):
+    """A config as the native step is called with it."""
+
+    ignore_index: int
+    has_entropy: bool
+    by_class: bool  # there is a loss for each class
+    numbers: tuple[int | float, ...]  # in the order of csrc/step.cpp, `parse_step`
+    levels: list[float]  # FPR of each knot; of the pairwise surrogate, of the band's edges
+
+
+def native_options(config: LossConfig) -> NativeOptions | None:
+    """Encode a checked config for the native step; None if it does not support an option."""
+    if not isinstance(config, PAUCConfig) or SUPPORT.refusal(config) is not None:
+        return None
+    pairwise = config.surrogate == "pairwise"
+    link = config.link if pairwise else "sigmoid"
+    knots = knot_levels(config.alpha, config.beta, 2 if pairwise else config.n_knots)
+    numbers = (
+        _SURROGATES[config.surrogate, link],
+        _SCALES[config.tau_scale],
+        _INTERPOLATIONS[config.quantile_interpolation],
+        config.pos_numerator == "pool",
+        config.gradient_scale == "live",
+        _REDUCTIONS[config.reduction],
+        float(config.temperature),
+        float(config.pauc_weight),
+        float(config.bce_weight),
+    )
+    return NativeOptions(
+        ignore_index=int(config.ignore_index),
+        has_entropy=has_entropy(config),
+        by_class=config.reduction == "none",
+        numbers=numbers,
+        levels=[float(level) for level in knots],
+    )
