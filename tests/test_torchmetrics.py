@@ -113,6 +113,7 @@ def of_rank(rank: int) -> dict[str, Any]:
     return {"found": found, "left": len(collection["tpr"].scores)}
 
 
+@pytest.mark.slow
 def test_two_ranks_compute_of_the_rows_of_both(tmp_path: Any) -> None:
     parts = batches()
     every = joined(parts[::3] + parts[1::2])

@@ -409,6 +409,7 @@ def test_no_host_synchronisation_without_value_checks(kind, options):
         loss.backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "options", "backend"),
     # Inductor once: it takes most of a minute.

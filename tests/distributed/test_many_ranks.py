@@ -19,6 +19,8 @@ from tests.distributed.ranks import (
     STEPS,
 )
 
+pytestmark = pytest.mark.slow
+
 # Two first: it leaves the checkpoint that the others go on from.
 WORLDS = (2, 1, 3, 4)
 HEADER = 7 * 8  # seven int64

@@ -19,6 +19,8 @@ import torch
 for library in ("lightning", "skorch", "tensorboard", "tqdm", "transformers"):
     pytest.importorskip(library, reason="needs pip install '.[integrations]'")
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 IGNORED = [
     # Lightning 2.6 flattens its loaders by what torch 2.13 calls deprecated.

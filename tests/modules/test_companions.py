@@ -349,6 +349,7 @@ def test_without_checks_the_host_reads_nothing_and_the_numbers_are_the_same(
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "backend", "options"),
     [
@@ -380,6 +381,7 @@ def test_compiled_training_step_equals_eager(kind, backend, options):
         queue = new_queue
 
 
+@pytest.mark.slow
 @quiet
 @both
 def test_compiled_module_trains_and_keeps_its_buffers(kind):

@@ -16,6 +16,8 @@ import pauc
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.slow
+
 
 def run(*command: str | Path, cwd: Path) -> str:
     outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
