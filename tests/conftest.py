@@ -1,7 +1,8 @@
-"""What tests share: one torch thread, two Hypothesis profiles, and both ways to take a step.
+"""What tests share: one torch thread, three Hypothesis profiles, and both ways to take a step.
 
-HYPOTHESIS_PROFILE=long runs 10,000 fresh examples a test; the default runs the same 150 examples
-each time, so that a failure in CI is a failure of the commit and not of the draw.
+The default profile runs the same 150 examples each time, so that a failure in CI is a failure of
+the commit and not of the draw. HYPOTHESIS_PROFILE=quick runs 15 of them, for the loop in which one
+writes code; HYPOTHESIS_PROFILE=long runs 10,000 fresh examples a test.
 """
 
 import os
@@ -16,6 +17,9 @@ torch.set_num_threads(1)
 
 settings.register_profile(
     "default", max_examples=150, derandomize=True, deadline=None, print_blob=True
+)
+settings.register_profile(
+    "quick", max_examples=15, derandomize=True, deadline=None, print_blob=True
 )
 settings.register_profile(
     "long",

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import run_ranks
 from torch import Tensor
 
 from pauc.metrics import coverage_at_budget, partial_auc, tpr_at_fpr
+from tests.distributed.ranks import run_ranks
 
 torchmetrics = pytest.importorskip("torchmetrics")
 
@@ -113,6 +113,7 @@ def of_rank(rank: int) -> dict[str, Any]:
     return {"found": found, "left": len(collection["tpr"].scores)}
 
 
+@pytest.mark.slow
 def test_two_ranks_compute_of_the_rows_of_both(tmp_path: Any) -> None:
     parts = batches()
     every = joined(parts[::3] + parts[1::2])

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 from hypothesis import strategies as st
-from reference import EPS32, EPS64
+
+from tests.oracles.reference import EPS32, EPS64
 
 DTYPES = {
     "float64": torch.float64,

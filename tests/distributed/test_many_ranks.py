@@ -5,11 +5,21 @@ from __future__ import annotations
 import math
 
 import pytest
-import ranks
 import torch
-from ranks import CASES, COMPANIONS, EVEN_CASES, GROUP_TIMEOUT, MODEL_CASE, SHARDED, STEPS
 
 from pauc import PAUCAtBudgetLoss
+from tests.distributed import ranks
+from tests.distributed.ranks import (
+    CASES,
+    COMPANIONS,
+    EVEN_CASES,
+    GROUP_TIMEOUT,
+    MODEL_CASE,
+    SHARDED,
+    STEPS,
+)
+
+pytestmark = pytest.mark.slow
 
 # Two first: it leaves the checkpoint that the others go on from.
 WORLDS = (2, 1, 3, 4)

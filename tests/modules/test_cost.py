@@ -168,6 +168,7 @@ def test_what_the_module_holds_does_not_grow():
     assert sum(type(thing) is torch.Tensor for thing in gc.get_objects()) <= live
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 10])
 @pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
 def test_training_holds_nothing_of_past_steps(surrogate, classes):

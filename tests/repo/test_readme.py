@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pages import ROOT, python_blocks, run_blocks
+
+from tests.repo.pages import ROOT, python_blocks, run_blocks
 
 README = ROOT / "README.md"
 

@@ -120,6 +120,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validate_args", [True, False])
 @pytest.mark.parametrize(("classes", "multilabel"), [(1, False), (3, False), (3, True)])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -8,12 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
-from knife_edges import scale_is_in_doubt
-from reference import reference_set, sigmoid, weighted_variance
-from reference_companions import ap_value, companion_step, own_pools, recall_value, soft_precision
 from sklearn.metrics import average_precision_score
-from strategies import problems
-from test_against_reference import as_rows, as_tensors, assert_close, reference_arguments, tolerance
 
 import pauc
 from pauc import (
@@ -29,6 +24,23 @@ from pauc import (
     smooth_ap_terms,
 )
 from pauc.metrics import coverage_at_budget
+from tests.core.test_loss_against_oracle import (
+    as_rows,
+    as_tensors,
+    assert_close,
+    reference_arguments,
+    tolerance,
+)
+from tests.oracles.knife_edges import scale_is_in_doubt
+from tests.oracles.reference import reference_set, sigmoid, weighted_variance
+from tests.oracles.reference_companions import (
+    ap_value,
+    companion_step,
+    own_pools,
+    recall_value,
+    soft_precision,
+)
+from tests.oracles.strategies import problems
 
 LOSSES = {"recall": recall_at_quantile_loss_fn, "ap": smooth_ap_loss_fn}
 TERMS = {"recall": recall_at_quantile_terms, "ap": smooth_ap_terms}

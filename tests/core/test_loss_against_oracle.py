@@ -12,11 +12,11 @@ import pytest
 import torch
 from hypothesis import assume, event, example, given
 from hypothesis import strategies as st
-from knife_edges import classes_in_doubt
-from reference import Row, reference_freeze, reference_gradient, reference_step
-from strategies import Batch, Problem, problems
 
 import pauc
+from tests.oracles.knife_edges import classes_in_doubt
+from tests.oracles.reference import Row, reference_freeze, reference_gradient, reference_step
+from tests.oracles.strategies import Batch, Problem, problems
 
 # A random batch is often degenerate or too small for its budget, which the module says once.
 pytestmark = [

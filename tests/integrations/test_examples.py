@@ -19,7 +19,9 @@ import torch
 for library in ("lightning", "skorch", "tensorboard", "tqdm", "transformers"):
     pytest.importorskip(library, reason="needs pip install '.[integrations]'")
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.slow
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 IGNORED = [
     # Lightning 2.6 flattens its loaders by what torch 2.13 calls deprecated.
     "ignore:`isinstance(treespec:FutureWarning",

@@ -283,6 +283,7 @@ SCHEDULE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "diagnostics"),
     [
@@ -320,6 +321,7 @@ def test_a_whole_schedule_and_a_queue_that_fills_up_take_one_graph(options, diag
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [RecallAtQuantileLoss, SmoothAPLoss])
 def test_the_other_losses_take_one_graph_too(cls):
     torch._dynamo.reset()
@@ -336,6 +338,7 @@ def test_the_other_losses_take_one_graph_too(cls):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 def test_a_config_that_a_person_sets_reaches_a_compiled_step():
     torch._dynamo.reset()
     loss_fn = PAUCAtBudgetLoss(1, queue_size=0, beta=0.2, validate_args=False)
@@ -350,6 +353,7 @@ def test_a_config_that_a_person_sets_reaches_a_compiled_step():
     assert abs(values[0] - values[1]) > 0.01
 
 
+@pytest.mark.slow
 def test_a_beta_that_is_a_tensor_makes_one_graph_of_a_function_too():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -368,6 +372,7 @@ def test_a_beta_that_is_a_tensor_makes_one_graph_of_a_function_too():
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 def test_many_pairs_are_one_node_of_a_compiled_graph():
     """A training step under fullgraph, in a pool where the operator does the sums."""
     torch._dynamo.reset()

@@ -9,9 +9,6 @@ import warnings
 
 import pytest
 import torch
-from test_module import messages, stream, take
-from test_transforms import NoHostReads, assert_same_state, batch, warm_queue
-from test_validation import BAD_BATCHES
 
 from pauc import (
     PAUCSchedule,
@@ -26,6 +23,9 @@ from pauc import (
     smooth_ap_terms,
 )
 from pauc.distributed import exclude_queues
+from tests.modules.test_partial_auc import messages, stream, take
+from tests.test_checks import BAD_BATCHES
+from tests.test_functional import NoHostReads, assert_same_state, batch, warm_queue
 
 quiet = pytest.mark.filterwarnings("ignore:(RecallAtQuantileLoss|SmoothAPLoss)")
 MODULES = {"recall": RecallAtQuantileLoss, "ap": SmoothAPLoss}
@@ -349,6 +349,7 @@ def test_without_checks_the_host_reads_nothing_and_the_numbers_are_the_same(
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "backend", "options"),
     [
@@ -380,6 +381,7 @@ def test_compiled_training_step_equals_eager(kind, backend, options):
         queue = new_queue
 
 
+@pytest.mark.slow
 @quiet
 @both
 def test_compiled_module_trains_and_keeps_its_buffers(kind):

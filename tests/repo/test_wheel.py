@@ -14,7 +14,9 @@ import pytest
 
 import pauc
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path, cwd: Path) -> str:

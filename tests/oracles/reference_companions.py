@@ -6,7 +6,7 @@ value of one class. `None` stands for a class that does not count.
 
 from collections.abc import Callable
 
-from reference import (
+from tests.oracles.reference import (
     EPS32,
     NAN,
     Options,

@@ -11,11 +11,11 @@ import matplotlib
 import pytest
 import torch
 import torch.nn.functional as F
-from pages import PAGES, ROOT, python_blocks, run_blocks
 from sklearn.metrics import roc_auc_score
 
 import pauc
 from pauc import PAUCAtBudgetLoss, PAUCConfig, PAUCSchedule
+from tests.repo.pages import PAGES, ROOT, python_blocks, run_blocks
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

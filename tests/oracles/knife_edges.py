@@ -12,7 +12,7 @@ import math
 import struct
 from fractions import Fraction
 
-from reference import (
+from tests.oracles.reference import (
     EPS64,
     Options,
     class_pools,

@@ -341,6 +341,7 @@ def test_implicit_edges_make_the_gradient_sum_to_zero(alpha, beta, basis, num_cl
     assert (plain_gradient.sum(dim=0) < -1e-3).all()  # all scores up: the false gain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [1, 2])
 def test_a_mean_over_20_million_positives_is_right(num_classes):
     # Beyond 2**24, where adding 1 to a float32 changes nothing.

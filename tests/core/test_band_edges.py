@@ -135,6 +135,7 @@ def test_half_precision_is_widened(dtype):
     assert robust_scale(scores, mask) > 0.5
 
 
+@pytest.mark.slow
 def test_17_million_rows():
     # Beyond 2**24, where torch.quantile refuses and a float32 position is off.
     count = 17_000_001

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import (
+
+from tests.oracles.reference import (
     EPS64,
     Frozen,
     Options,

@@ -72,6 +72,7 @@ def test_vmap_over_an_ensemble(options, num_classes):
         assert_same_state([tensor[i] for tensor in new_queues], new_queue)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -111,6 +112,7 @@ def test_compiled_training_step_equals_eager(options):
         compiled_queue = eager_queue
 
 
+@pytest.mark.slow
 def test_compiled_module_trains_and_keeps_its_buffers():
     torch._dynamo.reset()
     eager = PAUCAtBudgetLoss(1, queue_size=100, beta=0.2, validate_args=False)
@@ -124,6 +126,7 @@ def test_compiled_module_trains_and_keeps_its_buffers():
     assert [id(buffer) for buffer in module.buffers()] == buffers
 
 
+@pytest.mark.slow
 def test_same_sizes_compile_once_and_a_schedule_of_numbers_does_not_break_the_graph():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -150,6 +153,7 @@ def test_same_sizes_compile_once_and_a_schedule_of_numbers_does_not_break_the_gr
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
 
 
+@pytest.mark.slow
 def test_a_schedule_of_the_band_meets_a_handful_of_graphs():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

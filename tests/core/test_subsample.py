@@ -91,16 +91,18 @@ def test_the_capped_loss_is_an_unbiased_estimate(options, num_classes, multilabe
     )
 
     def loss_and_gradient(step, **more):
-        queue = held._replace(step=torch.tensor(step))
-        attached = logits[:70].clone().requires_grad_()
-        loss, _ = pauc_loss_fn(
-            attached, targets[:70], queue, sample_weight=weight[:70], **options, **more
-        )
-        loss.backward()
-        return torch.cat([loss.detach().reshape(1), attached.grad.flatten()])
+        def loss_of(attached):
+            queue, rows = held._replace(step=step), {"sample_weight": weight[:70]}
+            return pauc_loss_fn(attached, targets[:70], queue, **rows, **options, **more)[0]
 
-    expected = loss_and_gradient(0)
-    capped = torch.stack([loss_and_gradient(step, max_pool_size=40) for step in range(draws)])
+        gradient, loss = torch.func.grad_and_value(loss_of)(logits[:70])
+        return torch.cat([loss.reshape(1), gradient.flatten()])
+
+    expected = loss_and_gradient(torch.tensor(0))
+    # All draws in one call, which cannot check values: a tenth of the time of one call a draw.
+    capped = torch.func.vmap(
+        lambda step: loss_and_gradient(step, max_pool_size=40, validate_args=False)
+    )(torch.arange(draws))
     error = capped.std(dim=0) / draws**0.5
     assert error[0] > 0
     assert ((capped.mean(dim=0) - expected).abs() <= 5 * error + 1e-12).all()

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from reference import Options, Row, add_cross_entropy, class_pools, reduce_losses
+from tests.oracles.reference import Options, Row, add_cross_entropy, class_pools, reduce_losses
 
 
 class LabelledRow(NamedTuple):

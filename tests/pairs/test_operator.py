@@ -246,6 +246,7 @@ def test_series_is_accurate_on_the_whole_interval(coefficients, function):
     assert (series - function(z)).abs().max() < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("link", ["sigmoid", "logistic"])
 @pytest.mark.parametrize("tau", [1e-4, 0.3, 1e4])
 @pytest.mark.parametrize("shape", list(SHAPES))

@@ -11,19 +11,7 @@ import pytest
 import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from knife_edges import classes_in_doubt
-from reference import reference_step
-from reference_multilabel import (
-    LabelledRow,
-    advance,
-    column,
-    multilabel_columns,
-    multilabel_loss,
-)
 from sklearn.metrics import roc_auc_score
-from strategies import SEEDS, problems
-from test_against_reference import assert_close, check_class, largest_score, tolerance
-from test_transforms import NoHostReads, assert_same_state
 
 import pauc
 from pauc import (
@@ -40,6 +28,18 @@ from pauc import (
     smooth_ap_terms,
 )
 from pauc.metrics import coverage_at_budget, partial_auc, tpr_at_fpr
+from tests.core.test_loss_against_oracle import assert_close, check_class, largest_score, tolerance
+from tests.oracles.knife_edges import classes_in_doubt
+from tests.oracles.reference import reference_step
+from tests.oracles.reference_multilabel import (
+    LabelledRow,
+    advance,
+    column,
+    multilabel_columns,
+    multilabel_loss,
+)
+from tests.oracles.strategies import SEEDS, problems
+from tests.test_functional import NoHostReads, assert_same_state
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:(PAUCAtBudget|RecallAtQuantile|SmoothAP)Loss"),
@@ -409,6 +409,7 @@ def test_no_host_synchronisation_without_value_checks(kind, options):
         loss.backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "options", "backend"),
     # Inductor once: it takes most of a minute.
