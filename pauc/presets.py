@@ -1,13 +1,12 @@
-"""The configuration that the coverage study supports, from what a person knows beforehand."""
+"""Rules of thumb: how long a queue must be, and the options that the coverage study supports."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-from pauc.checks import check_int, check_real
+from pauc.checks import check_band, check_int, check_real
 from pauc.config import PAUCOptions
-from pauc.core.queue import recommend_queue_size
 
 # Negatives of a batch in the band: with fewer a step is mostly noise, and where the classes overlap
 # down to a high FPR, a narrow band learns that noise by heart.
@@ -20,6 +19,44 @@ _POSITIVES = 50
 # five do in the next batch, and where there is none the negatives would be pushed alone.
 _COUNTABLE = 5
 _LONGEST_QUEUE = 65_536
+# With fewer expected reference rows in the band than this, chance decides where its edges lie: the
+# loss warns, and the picture of the band's count draws a line here.
+STARVED = 10
+
+
+def recommend_queue_size(
+    beta: float,
+    *,
+    alpha: float = 0.0,
+    relative_error: float = 0.1,
+    positive_rate: float = 0.0,
+) -> int:
+    """Return the fewest rows whose reference scores place the band's edges as well as asked.
+
+    The FPR beyond the ``k``-th largest of ``n`` negatives is Beta(k, n + 1 - k) distributed,
+    whatever the scores (David and Nagaraja 2003, section 2.5), and so is the FPR between two of
+    them that are ``k`` apart. With ``k = n (beta - alpha)`` its standard deviation relative to its
+    mean is below, and for a narrow band near, ``1 / sqrt(n (beta - alpha))``: 100 rows in the band
+    for 10 %. Batch rows come on top, so that the pool is a little better than the queue alone.
+
+    Args:
+        beta, alpha: edges of the band as FPR, ``0 <= alpha < beta <= 1``.
+        relative_error: standard deviation of the band's realised width over ``beta - alpha``,
+            above 0 and at most 1. About 19 of 20 queues are within twice as much.
+        positive_rate: share of the rows that are no reference rows, at least 0 and below 1:
+            positives and rows that are not iid (with several classes, that of the worst class).
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of its range.
+    """
+    check_band(alpha, beta)
+    check_real("relative_error", relative_error)
+    if not 0 < relative_error <= 1:
+        raise ValueError(f"relative_error must be above 0 and at most 1, got {relative_error!r}")
+    check_real("positive_rate", positive_rate)
+    if not 0 <= positive_rate < 1:
+        raise ValueError(f"positive_rate must be in [0, 1), got {positive_rate!r}")
+    return math.ceil(1 / (relative_error**2 * (beta - alpha) * (1 - positive_rate)))
 
 
 class BudgetPreset(NamedTuple):

@@ -1,6 +1,6 @@
 """The metrics of :mod:`pauc.metrics` as :class:`torchmetrics.Metric`, for training loops that log.
 
-Needs torchmetrics: ``pip install 'pauc[torchmetrics]'``.
+Needs torchmetrics: ``pip install 'torch-pauc[torchmetrics]'``.
 
 Every class keeps all rows that it is shown, since an exact curve needs them, and gathers those of
 all ranks before it computes. ``update(preds, target)`` takes what the functions take, raw scores
@@ -27,7 +27,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "pauc.torchmetrics needs torchmetrics, which is not installed. Cure: "
-        "pip install 'pauc[torchmetrics]'"
+        "pip install 'torch-pauc[torchmetrics]'"
     ) from error
 
 __all__ = ["CoverageAtBudget", "PartialAUC", "TPRAtFPR"]

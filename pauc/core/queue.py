@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pauc.checks import (
-    check_band,
     check_flag,
     check_int,
-    check_real,
     check_rows,
     check_targets,
     check_weights,
@@ -167,41 +164,6 @@ def enqueue(
         fill=(queue.fill + count).clamp(max=size),
         step=queue.step + 1,
     )
-
-
-def recommend_queue_size(
-    beta: float,
-    *,
-    alpha: float = 0.0,
-    relative_error: float = 0.1,
-    positive_rate: float = 0.0,
-) -> int:
-    """Return the fewest rows whose reference scores place the band's edges as well as asked.
-
-    The FPR beyond the ``k``-th largest of ``n`` negatives is Beta(k, n + 1 - k) distributed,
-    whatever the scores (David and Nagaraja 2003, section 2.5), and so is the FPR between two of
-    them that are ``k`` apart. With ``k = n (beta - alpha)`` its standard deviation relative to its
-    mean is below, and for a narrow band near, ``1 / sqrt(n (beta - alpha))``: 100 rows in the band
-    for 10 %. Batch rows come on top, so that the pool is a little better than the queue alone.
-
-    Args:
-        beta, alpha: edges of the band as FPR, ``0 <= alpha < beta <= 1``.
-        relative_error: standard deviation of the band's realised width over ``beta - alpha``,
-            above 0 and at most 1. About 19 of 20 queues are within twice as much.
-        positive_rate: share of the rows that are no reference rows, at least 0 and below 1:
-            positives and rows that are not iid (with several classes, that of the worst class).
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or out of its range.
-    """
-    check_band(alpha, beta)
-    check_real("relative_error", relative_error)
-    if not 0 < relative_error <= 1:
-        raise ValueError(f"relative_error must be above 0 and at most 1, got {relative_error!r}")
-    check_real("positive_rate", positive_rate)
-    if not 0 <= positive_rate < 1:
-        raise ValueError(f"positive_rate must be in [0, 1), got {positive_rate!r}")
-    return math.ceil(1 / (relative_error**2 * (beta - alpha) * (1 - positive_rate)))
 
 
 def queue_rows(queue: QueueState) -> Tensor:

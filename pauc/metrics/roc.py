@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pauc._public import public_in
 from pauc.checks import check_band
 from pauc.metrics.inputs import (
     allowed_rows,
@@ -24,6 +25,7 @@ from pauc.metrics.inputs import (
 __all__ = ["ROCBand", "coverage_at_budget", "partial_auc", "roc_curve_in_band", "tpr_at_fpr"]
 
 
+@public_in("pauc.metrics")
 class ROCBand(NamedTuple):
     """Points of an empirical ROC curve, the lowest FPR first; each field is ``[K]`` float64."""
 

@@ -10,16 +10,13 @@ from torch import Tensor
 
 from pauc.checks import check_flag, check_int
 from pauc.config import LossConfig, options_of
-from pauc.core.queue import recommend_queue_size
 from pauc.core.step import PAUCTerms
 from pauc.distributed.gather import check_process_group, count_positives, gather_rows, is_gathering
 from pauc.modules.moving import MovingConfig
+from pauc.presets import STARVED, recommend_queue_size
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-
-# Fewer expected reference rows in the band than this make the edge a lottery.
-STARVED = 10
 
 
 class QueuedLoss(MovingConfig):

@@ -1,0 +1,31 @@
+"""The decorators that give a public class the address under which a user imports it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TypeVar, get_type_hints
+
+Class = TypeVar("Class", bound=type)
+
+
+def public_in(module: str) -> Callable[[Class], Class]:
+    """Return a decorator that sets ``__module__`` of a class to the public ``module``.
+
+    A pickle then names that module, and still loads after the file of the class has moved.
+    """
+
+    def give_address(cls: Class) -> Class:
+        own = inspect.get_annotations(cls)
+        if own:
+            # While `__module__` is still the file of the class: `get_type_hints` looks the names in
+            # a written annotation up in that module, and `pauc` has no `Tensor`.
+            hints = get_type_hints(cls, include_extras=True)
+            cls.__annotations__ = {name: hints[name] for name in own}
+        cls.__module__ = module
+        return cls
+
+    return give_address
+
+
+public = public_in("pauc")
