@@ -18,10 +18,11 @@ def public_in(module: str) -> Callable[[Class], Class]:
     def give_address(cls: Class) -> Class:
         own = inspect.get_annotations(cls)
         if own:
-            # While `__module__` is still the file of the class: `get_type_hints` looks the names in
-            # a written annotation up in that module, and `pauc` has no `Tensor`.
-            hints = get_type_hints(cls, include_extras=True)
-            cls.__annotations__ = {name: hints[name] for name in own}
+            # Resolved while `__module__` is still the file of the class: `get_type_hints` looks up
+            # written annotations in that module, and `pauc` has no `Tensor`. Without the bases,
+            # some of whose annotations are for type checkers alone.
+            alone = type(cls.__name__, (), {"__annotations__": own, "__module__": cls.__module__})
+            cls.__annotations__ = get_type_hints(alone, include_extras=True)
         cls.__module__ = module
         return cls
 
