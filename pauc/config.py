@@ -179,6 +179,7 @@ class _BandOptions(SharedOptions, total=False):
     edge_gradient: EdgeGradient
 
 
+@public
 class PAUCOptions(_BandOptions, total=False):
     """The fields of :class:`PAUCConfig` as keyword arguments, for type checkers."""
 
@@ -190,12 +191,14 @@ class PAUCOptions(_BandOptions, total=False):
     link: Link
 
 
+@public
 class RecallAtQuantileOptions(_BandOptions, total=False):
     """The fields of :class:`RecallAtQuantileConfig` as keyword arguments, for type checkers."""
 
     quantile: float
 
 
+@public
 class SmoothAPOptions(SharedOptions, total=False):
     """The fields of :class:`SmoothAPConfig` as keyword arguments, for type checkers."""
 
