@@ -1,21 +1,23 @@
-# Numbers where nothing else is said are addresses.
+# The native code takes tensors by their addresses: an int is an address where nothing else is said,
+# and 0 stands for a tensor that is not given. The caller answers for dtypes, sizes and lifetimes.
 
 def step(
-    wide: bool,  # float64
-    validate: bool,
-    shape: tuple[int, int, int, bool],  # rows, classes, the queue's size, multi-label
+    wide: bool,  # the floating tensors are float64, not float32
+    validate: bool,  # decline illegal targets and weights
+    shape: tuple[int, int, int, bool],  # rows, classes, slots of the queue, multi-label
     ignore_index: int,
-    options: tuple[int | float, ...],
-    levels: list[float],
-    batch: tuple[int, ...],
-    queue: tuple[int, ...],
-    bounds: int,
-    found: tuple[int, ...],
-) -> float | None: ...
+    options: tuple[int | float, ...],  # NativeOptions.numbers
+    levels: list[float],  # FPR of each knot, ascending
+    batch: tuple[int, ...],  # logits, targets, iid, weight
+    queue: tuple[int, ...],  # the fields of QueueState
+    bounds: int,  # [classes, 3, 2], written to
+    found: tuple[int, ...],  # the fields of _Found, written to
+) -> float | None:  # the factor of a class's loss in the loss; None: the step is declined
+    ...
 def enter(
     wide: bool,
     shape: tuple[int, int, int, bool],
     ignore_index: int,
     batch: tuple[int, ...],
-    queue: tuple[int, ...],
+    queue: tuple[int, ...],  # written to
 ) -> None: ...

@@ -1,4 +1,9 @@
 // The quantiles of a class's reference scores, and the band that they make.
+//
+// A quantile is looked for in a *window*: the scores between two bounds, collected in one pass that
+// also counts the scores above them. The count decides: a window serves a rank if and only if
+// `above <= rank < above + inside.size()`. Bounds come from the last step, then from a sample, then
+// from all scores; so whatever they are, the quantiles are exact.
 
 #pragma once
 
@@ -13,16 +18,19 @@
 
 namespace pauc {
 
-constexpr double SAMPLE = 3;  // times the number of scores to the power of 2/3
+// A sample has SAMPLE * n ** (2 / 3) of n scores: sampling and the window that the sample bounds
+// then cost about the same (Floyd and Rivest 1975).
+constexpr double SAMPLE = 3;
 
 template <typename T>
 struct Window {
-    T low, high;            // it holds what is above `low` and not above `high`
-    int64_t first, last;    // descending ranks sought
-    int64_t above;          // scores above it
-    std::vector<T> inside;  // in order of the rows
-    size_t live;            // the first ones are the batch's
+    T low, high;            // the window holds the scores in (low, high]
+    int64_t first, last;    // the descending ranks sought, first <= last; 0 is the largest score
+    int64_t above;          // how many reference scores are above `high`
+    std::vector<T> inside;  // in the order of the rows
+    size_t live;            // how many of them are the batch's; these come first
 
+    // Whether all ranks sought are inside.
     bool serves() const {
         return first >= above && last < above + static_cast<int64_t>(inside.size());
     }
@@ -30,13 +38,14 @@ struct Window {
 
 template <typename T>
 struct Band {
-    std::vector<T> knots;  // descending
-    T tau;
-    bool defined, degenerate;
+    std::vector<T> knots;  // thresholds, descending; the first and the last are the band's edges
+    T tau;                 // width of the link
+    bool defined;          // there is dispersion, so that `tau` can be divided by
+    bool degenerate;       // there is none; neither holds if a score among the quantiles is nan
 };
 
-// Calls `visit(j, is_between)` for scores of a block among which are all those in (low, high], and
-// returns how many are above.
+// Calls `visit(j, is_between)` for some scores of a block, all those in (low, high] among them, and
+// returns how many are above `high`. Nan is neither.
 template <typename T, typename Visit>
 int visit_between(const T* value, T low, T high, const Visit& visit) {
     uint8_t between[BLOCK];
@@ -46,7 +55,7 @@ int visit_between(const T* value, T low, T high, const Visit& visit) {
         between[j] = (value[j] > low) & !(value[j] > high);
     }
     for (int first = 0; first < BLOCK; first += 8) {
-        uint64_t some;  // of eight; there is rarely one
+        uint64_t some;  // eight flags at once: most are all 0
         std::memcpy(&some, between + first, sizeof some);
         if (some == 0) continue;
         for (int j = first; j < first + 8; ++j) visit(j, between[j]);
@@ -54,16 +63,18 @@ int visit_between(const T* value, T low, T high, const Visit& visit) {
     return above;
 }
 
+// Makes sure that a block of values can be written behind the first `used` ones.
 template <typename T>
 void make_room(std::vector<T>& values, size_t used) {
     if (values.size() < used + BLOCK) values.resize(2 * used + BLOCK);
 }
 
-// A class's windows: around the band, and, where the scale wants them, around both quartiles.
+// The windows of one class: around the band and, if the scale is the interquartile range, around
+// both quartiles. They serve class after class, for the room that they have.
 template <typename T>
 struct Windows {
     Window<T> window[MAX_WINDOWS];
-    double top[MAX_WINDOWS], bottom[MAX_WINDOWS];  // the FPRs that a window is for
+    double top[MAX_WINDOWS], bottom[MAX_WINDOWS];  // the FPRs between which a window is sought
     int count;
 
     explicit Windows(const Step<T>& s)
@@ -72,6 +83,7 @@ struct Windows {
           count(s.scale == IQR ? 3 : 1) {}
 };
 
+// Collects the scores between the bounds of all windows, and counts those above, in one pass.
 template <typename T>
 void fill_windows(const Step<T>& s, const Class<T>& c, Windows<T>& windows) {
     size_t used[MAX_WINDOWS] = {};
@@ -82,7 +94,7 @@ void fill_windows(const Step<T>& s, const Class<T>& c, Windows<T>& windows) {
             make_room(window.inside, used[w]);
             T* inside = window.inside.data();
             size_t end = used[w];
-            // Without a branch: whether a score is in the window cannot be foreseen.
+            // Written always, kept if it is between: a branch could not be predicted.
             window.above += visit_between(value, window.low, window.high, [&](int j, size_t is) {
                 inside[end] = value[j];
                 end += is;
@@ -101,8 +113,8 @@ T next_below(T value) {
     return std::nextafter(value, -std::numeric_limits<T>::infinity());
 }
 
-// Puts the bounds at descending ranks of scores that come in any order. A bound for whose rank
-// there is no score stays.
+// Puts the bounds at two descending ranks of `scores`, whose order is lost. A bound for whose rank
+// there is no score stays as it is.
 template <typename T>
 void bound_by_ranks(Window<T>& window, std::vector<T>& scores, int64_t upper, int64_t lower) {
     const auto from = scores.begin(), to = scores.end();
@@ -119,8 +131,8 @@ void bound_by_ranks(Window<T>& window, std::vector<T>& scores, int64_t upper, in
     }
 }
 
-// Moves a bound that is so many ranks from a quantile to about `margin` ranks, by the mean distance
-// of the scores between.
+// Returns a bound that is about `margin` ranks from a quantile, by the mean distance of the `ranks`
+// scores that lie between the quantile and the bound as it is.
 template <typename T>
 T moved_bound(T bound, T quantile, int64_t ranks, int64_t margin) {
     if (!std::isfinite(bound)) return bound;
@@ -128,6 +140,8 @@ T moved_bound(T bound, T quantile, int64_t ranks, int64_t margin) {
     return std::isfinite(moved) ? moved : bound;
 }
 
+// Returns the value at descending `position` between its neighbours `high` and `low`, as
+// `pauc.core.quantiles.interpolate` does.
 template <typename T>
 T interpolated(T high, T low, double position, int64_t last, int kind) {
     auto lerp = [&](T t) {
@@ -147,7 +161,8 @@ T interpolated(T high, T low, double position, int64_t last, int kind) {
     }
 }
 
-// Writes where the next step is to look, of quantiles of a window whose scores come in any order.
+// Writes the bounds for the next step. `highest` and `lowest` are the quantiles found in the
+// window, whose scores are passed in any order.
 template <typename T>
 void move_bounds(
     Window<T> window, T highest, T lowest, std::vector<T>& scores, int64_t margin, T* bounds
@@ -164,7 +179,8 @@ void move_bounds(
     bounds[1] = window.high;
 }
 
-// The quantile at an FPR, of scores of which so many more are `above`. Their order is lost.
+// Returns the quantile at an FPR. `scores` are those of a window that serves its rank, with `above`
+// more above them; their order is lost.
 template <typename T>
 T quantile(std::vector<T>& scores, int64_t above, double level, int64_t last, int kind) {
     const double position = level * static_cast<double>(last);
@@ -177,7 +193,8 @@ T quantile(std::vector<T>& scores, int64_t above, double level, int64_t last, in
     return interpolated(scores[high], below, position, last, kind);
 }
 
-// The reference scores, or about one in `stride` of them, at irregular distances.
+// Returns the reference scores, or about one in `stride` of them, at irregular distances, so that
+// rows that come in a pattern are sampled fairly.
 template <typename T>
 std::vector<T> reference_scores(const Step<T>& s, const Class<T>& c, Size stride) {
     const Size total = s.rows + s.fill;
@@ -196,23 +213,25 @@ std::vector<T> reference_scores(const Step<T>& s, const Class<T>& c, Size stride
     return scores;
 }
 
-// How many ranks a window is to reach beyond those sought. The rows that enter and leave move the
-// rank of a score by a binomial number, twice over; this is three times its standard deviation.
+// Returns how many ranks a window should reach beyond those sought, so that it serves the next
+// step. A batch enters and as many rows leave: each moves the rank of a score by a binomial number.
+// The margin is three standard deviations of both, and 8.
 template <typename T>
 int64_t margin_of(const Step<T>& s, double level) {
     const double share = std::min(level, 0.5);
     return 8 + static_cast<int64_t>(3 * std::sqrt(2 * s.rows * share * (1 - share)));
 }
 
-// The distance of the scores that make up a sample.
+// Returns the mean distance, in rows, of the scores that make up a sample.
 template <typename T>
 Size sample_stride(const Step<T>& s) {
     const double total = static_cast<double>(s.rows + s.fill);
     return std::max<Size>(static_cast<Size>(std::cbrt(total) / SAMPLE), 1);
 }
 
-// Bounds the windows that do not serve by the ranks of a sample (Floyd and Rivest 1975), or of all
-// scores with a stride of 1, and fills them.
+// Bounds the windows that do not serve by ranks of a sample (Floyd and Rivest 1975), or with a
+// stride of 1 by ranks of all scores, and fills them again. After a stride of 1 every window
+// serves, unless there is nan among the scores.
 template <typename T>
 void refill(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& windows, Size stride) {
     constexpr T inf = std::numeric_limits<T>::infinity();
@@ -235,8 +254,8 @@ void refill(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& windo
     if (!scores.empty()) fill_windows(s, c, windows);
 }
 
-// Collects a class's scores around the ranks sought, of `last + 1` reference scores. False if there
-// are scores without an order.
+// Collects a class's scores around the ranks sought, of `last + 1` reference scores. Returns
+// whether all windows serve: they do unless there is nan among the scores, which has no rank.
 template <typename T>
 bool find_scores(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& windows) {
     const T* bounds = s.bounds + c.index * MAX_WINDOWS * 2;
@@ -247,7 +266,8 @@ bool find_scores(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& 
         window.first = static_cast<int64_t>(std::floor(windows.top[w] * static_cast<double>(last)));
         window.last =
             static_cast<int64_t>(std::ceil(windows.bottom[w] * static_cast<double>(last)));
-        window.above = last + 1;  // it does not serve
+        // More than any rank: the window does not serve until it is filled.
+        window.above = last + 1;
     }
     if (!std::isnan(bounds[0])) fill_windows(s, c, windows);
     const Size stride = sample_stride(s);
@@ -258,8 +278,8 @@ bool find_scores(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& 
     });
 }
 
-// Returns a class's quantiles, the knots and then the quartiles, and leaves bounds for the next
-// step.
+// Returns a class's quantiles, the knots and then the quartiles, and writes the bounds for the next
+// step. Every window must serve.
 template <typename T>
 std::vector<T> take_quantiles(
     const Step<T>& s, const Class<T>& c, int64_t last, const Windows<T>& windows
@@ -280,7 +300,7 @@ std::vector<T> take_quantiles(
     return found;
 }
 
-// `pauc.selection.dispersion`: the difference, 0 where it is within rounding of the two.
+// Returns the difference, 0 where it is within rounding of the two; as `pauc.core.band.dispersion`.
 template <typename T>
 T dispersion(T upper, T lower) {
     const T spread = upper - lower;
@@ -299,7 +319,7 @@ Band<T> make_band(const Step<T>& s, const std::vector<T>& quantiles) {
         {quantiles.begin(), knots_end}, static_cast<T>(s.temperature) * spread, false, false
     };
     band.degenerate = band.tau <= std::numeric_limits<T>::min();
-    band.defined = band.tau > std::numeric_limits<T>::min();  // not of nan
+    band.defined = band.tau > std::numeric_limits<T>::min();  // false for nan
     return band;
 }
 

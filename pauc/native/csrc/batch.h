@@ -1,4 +1,8 @@
-// What a step is given, and what of it is to be refused.
+// The arguments of a step and of an entry, and the checks of their values.
+//
+// Nothing here owns memory: every pointer is to a contiguous tensor that the Python caller keeps
+// alive for the length of the call. Enumerations are numbered as pauc/native/options.py numbers
+// them.
 
 #pragma once
 
@@ -16,16 +20,18 @@ enum Scale { IQR = 0, BAND = 1, UNIT = 2 };
 enum Reduction { MEAN = 0, SUM = 1, NONE = 2 };
 enum Interpolation { LINEAR = 0, LOWER = 1, HIGHER = 2, NEAREST = 3, MIDPOINT = 4 };
 
-constexpr int MAX_WINDOWS = 3;  // around the band, and around each quartile
+constexpr int MAX_WINDOWS = 3;  // one around the band, and one around each quartile
 
+// A batch. A row is absent for a class whose target is `ignore_index`: its logits are never looked
+// at.
 template <typename T>
 struct Batch {
     Size rows, classes;
-    int multilabel;          // whether a row has a label for each class
-    int64_t ignore_index;    // target of what is absent
+    int multilabel;          // whether a row has a target for each class
+    int64_t ignore_index;    // target of an absent row, or of an absent entry if multi-label
     const T* logits;         // [rows, classes]
     const int64_t* targets;  // [rows]; multi-label [rows, classes]
-    const uint8_t* iid;      // [rows]; null: all are
+    const uint8_t* iid;      // [rows]; null: all rows are iid
     const T* weight;         // [rows]; null: ones
 
     bool is_ignored(int64_t target) const { return target == ignore_index; }
@@ -37,7 +43,7 @@ struct Batch {
         return target == (multilabel || classes == 1 ? 1 : c);
     }
 
-    // Whether a row has a logit of a class that is nan or infinite, and counts for it.
+    // Whether a row's logit of a class is nan or infinite, and the row is present for the class.
     bool is_poison(Size row, Size c) const {
         return !std::isfinite(logits[row * classes + c]) && label(row, c) >= 0;
     }
@@ -49,29 +55,32 @@ struct Batch {
     }
 };
 
+// A step: the batch, the queue that it reads, the options, and what it writes.
 template <typename T>
 struct Step : Batch<T> {
     Size size, fill, num_knots;
     int surrogate, scale, interpolation, pool_numerator, live_gradient, reduction;
     double temperature, pauc_weight, bce_weight;
-    // Queue, of which the first `fill` of `size` are rows.
+    // The queue. Slots from `fill` on are empty, and not read; the order of the rows is of no
+    // concern.
     const T* held_scores;         // [classes, size]
-    const int64_t* held_targets;  // [size]
-    const int8_t* held_labels;    // multi-label, [classes, size]: 1, 0, or -1 for none
+    const int64_t* held_targets;  // [size]; null if multi-label
+    const int8_t* held_labels;    // [classes, size]: 1, 0, or -1 for none; null if not multi-label
     const uint8_t* held_iid;      // [size]
     const T* held_weight;         // [size]
     const double* levels;         // [num_knots] FPRs, ascending
-    T* bounds;                    // [classes, MAX_WINDOWS, 2], brought up to date
+    T* bounds;                    // [classes, MAX_WINDOWS, 2], read as a guess and written anew
     T* loss;                      // [], with NONE [classes]
     T* per_class;                 // [classes], nan where invalid
     bool* valid;                  // [classes]
     bool* degenerate;             // [classes]
     int64_t* ref_count;           // [classes]
-    T* gradient;                  // [rows, classes] of `per_class`, zeros at first
-    T* whole;                     // [rows, classes] of `loss`; null: there is no cross-entropy
+    T* gradient;                  // [rows, classes], of `per_class`; the caller has zeroed it
+    T* whole;                     // [rows, classes], of `loss`; null: there is no cross-entropy
 };
 
-// Whether a batch has targets or weights that are to be refused.
+// Whether a target or the weight of a present row is illegal. The step then declines, and Python
+// words the error.
 template <typename T>
 bool is_refused(const Batch<T>& b) {
     const int64_t end = b.multilabel ? 2 : std::max<Size>(b.classes, 2);
@@ -90,13 +99,13 @@ bool is_refused(const Batch<T>& b) {
 
 template <typename T>
 bool all_finite(const T* values, Size count) {
-    T nothing = 0;  // nan as soon as a number is not finite
+    T nothing = 0;  // plus x * 0 it stays 0 for a finite x, and becomes nan otherwise
 #pragma omp simd reduction(+ : nothing)
     for (Size i = 0; i < count; ++i) nothing += values[i] * 0;
     return nothing == 0;
 }
 
-// Whether a class has such a logit.
+// Whether a class has a logit that makes its loss nan.
 template <typename T>
 bool is_poisoned(const Batch<T>& b, Size c) {
     for (Size i = 0; i < b.rows; ++i)

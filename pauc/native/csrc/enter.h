@@ -1,4 +1,4 @@
-// Rows that enter the queue.
+// How the rows of a batch enter the queue: in place, in order, the newest that fit.
 
 #pragma once
 
@@ -11,10 +11,10 @@
 
 namespace pauc {
 
+// An entry: the batch, and the queue that it writes. Shapes are those of a step.
 template <typename T>
 struct Entry : Batch<T> {
-    Size size;
-    // Queue, as of a step.
+    Size size;  // slots of the queue
     T* held_scores;
     int64_t* held_targets;
     int8_t* held_labels;
@@ -23,7 +23,7 @@ struct Entry : Batch<T> {
     int64_t *cursor, *fill, *step;
 };
 
-// Whether a row has a label, and a finite logit wherever it has one.
+// Whether a row may enter: it is present for some class, and its logit is finite for each of them.
 template <typename T>
 bool may_enter(const Batch<T>& b, Size row) {
     if (!b.is_present(row)) return false;
@@ -33,7 +33,7 @@ bool may_enter(const Batch<T>& b, Size row) {
     return true;
 }
 
-// The newest rows that fit, oldest first.
+// The rows that enter, in ascending order: the newest that may, no more than there are slots.
 template <typename T>
 std::vector<Size> entering_rows(const Entry<T>& e) {
     std::vector<Size> rows;
@@ -43,8 +43,8 @@ std::vector<Size> entering_rows(const Entry<T>& e) {
     return rows;
 }
 
-// Calls `visit(k, class)` for all rows and classes, in tiles, so that neither the batch nor the
-// queue is read or written from line to line of memory.
+// Calls `visit(k, class)` for all rows and classes. The batch lies row by row and the queue class
+// by class; in tiles, neither is walked across its cache lines.
 template <typename Visit>
 void for_each_entry(Size rows, Size classes, const Visit& visit) {
     constexpr Size TILE = 16;
@@ -53,6 +53,8 @@ void for_each_entry(Size rows, Size classes, const Visit& visit) {
             for (Size k = first; k < std::min(first + TILE, rows); ++k) visit(k, c);
 }
 
+// Lets the rows enter. After it `0 <= cursor < size` and `fill <= size` hold whatever the cursor
+// was, so that a corrupt one writes to the wrong slots of this queue but never outside of it.
 template <typename T>
 void enter(const Entry<T>& e) {
     ++*e.step;
@@ -75,7 +77,8 @@ void enter(const Entry<T>& e) {
             const Size at = c * e.size + slots[k];
             const int label = e.label(rows[k], c);
             e.held_labels[at] = static_cast<int8_t>(label);
-            if (label < 0) e.held_scores[at] = 0;  // it may be anything, but no nan in the queue
+            // The logit of an absent entry may be anything; no nan may come to lie in the queue.
+            if (label < 0) e.held_scores[at] = 0;
         });
     *e.cursor = (start + count) % e.size;
     *e.fill = std::min<int64_t>(*e.fill + count, e.size);

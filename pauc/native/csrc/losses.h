@@ -1,4 +1,4 @@
-// From the classes' losses to the loss, and how that moves with the logits.
+// The cross-entropy beside the loss, and the reduction over classes.
 
 #pragma once
 
@@ -12,10 +12,11 @@
 
 namespace pauc {
 
-constexpr Size MOST_FACTORS = 1000;  // of up to 2 each, whose product is in range
+// A product of so many factors, each in (1, 2], is at most 2**1000: in the range of a double.
+constexpr Size MOST_FACTORS = 1000;
 
-// The mean binary cross-entropy of each class. How the loss moves with the logits by way of these
-// is written into `whole`.
+// Returns the mean binary cross-entropy of each class over its present rows, and writes the
+// gradient of its part of the loss into `whole`.
 template <typename T>
 std::vector<double> take_entropy(const Step<T>& s) {
     std::vector<Size> present(s.classes);
@@ -32,7 +33,8 @@ std::vector<double> take_entropy(const Step<T>& s) {
             if (label < 0) continue;
             const T x = s.logits[i * s.classes + c], small = std::exp(-std::abs(x));
             entropy[c] += std::max(x, T(0)) - x * label;
-            product[c] *= 1 + static_cast<double>(small);  // its logarithm is one of many
+            // The sum of log(1 + small) is the logarithm of a product: one logarithm for many rows.
+            product[c] *= 1 + static_cast<double>(small);
             const T soft = (x >= 0 ? T(1) : small) / (1 + small);
             moves = static_cast<T>(steep * share[c]) * (soft - label);
         }
@@ -46,7 +48,8 @@ std::vector<double> take_entropy(const Step<T>& s) {
     return entropy;
 }
 
-// Writes the loss, of `per_class` that is 0 where invalid; and returns the weight of these in it.
+// Writes the loss, and returns the factor that a class's loss has in it. `per_class` comes with 0
+// for an invalid class, and leaves with nan there.
 template <typename T>
 double reduce(const Step<T>& s, const std::vector<double>& entropy) {
     double loss = 0, entropies = 0, weight = s.pauc_weight;

@@ -1,4 +1,9 @@
 // Sums of a link over the pairs of positives and band negatives of one class.
+//
+// With u in units of tau from the band's lower edge, exp(-(u_i - u_j)) is exp(-u_i) * exp(u_j): one
+// exponential for each score serves all pairs, as long as the factors are in range. Negatives out
+// of that range (`far_`, outliers at the top) are taken pair by pair. Positives without a gradient,
+// of which only a sum is wanted, are looked up in a table where they are many.
 
 #pragma once
 
@@ -14,19 +19,23 @@
 namespace pauc {
 
 constexpr double LOG2 = 0.69314718055994530942;
-// Distances in units of tau, from the band's lower edge.
-constexpr double WIDEST = 30;      // band whose exponentials, and products of two, are in range
-constexpr double FAR_BELOW = -16;  // down to here, exp(-u) is that of two numbers in range
-constexpr double MOST_PRODUCT = 1e240;  // three more terms of up to exp(WIDEST - FAR_BELOW) fit
-constexpr int NODES_PER_TAU = 5;        // between them, cubic interpolation errs by less than 1e-6
+// Distances are in units of tau, from the band's lower edge.
+constexpr double WIDEST = 30;  // up to here exp(u), and a product with exp(-FAR_BELOW), fit a float
+constexpr double FAR_BELOW = -16;  // down to here exp(-u) does so
+// A lane may take three more terms of up to exp(WIDEST - FAR_BELOW) before it leaves a double's
+// range.
+constexpr double MOST_PRODUCT = 1e240;
+constexpr int NODES_PER_TAU = 5;  // between nodes, cubic interpolation errs by less than 1e-6
 
+// The mark of a node of the table that has not been computed.
 constexpr double NOT_YET = std::numeric_limits<double>::quiet_NaN();
 
+// A link, or a sum of it, with its derivative by the positive's score in units of tau.
 struct Link {
     double value, slope;
 };
 
-// The link of a positive `u` units of tau above a negative.
+// Returns the link of a positive that is `u` units of tau above a negative.
 template <typename T>
 Link link_of(T u, bool logistic) {
     const T small = std::exp(-std::abs(u));
@@ -36,10 +45,12 @@ Link link_of(T u, bool logistic) {
     return {1 - (std::max(-u, T(0)) + std::log1p(small)) / LOG2, rest / LOG2};
 }
 
+// Sums over the band negatives of one class, for positives that come one by one. It remembers what
+// each positive adds to the gradient of the live negatives.
 template <typename T>
 class PairSums {
   public:
-    // `negatives` must outlive the sums.
+    // `negatives` must outlive this object, which reads their scores in place.
     PairSums(const Negatives<T>& negatives, const Band<T>& band, bool logistic)
         : score_(negatives.score),
           by_negative_(negatives.row.size()),
@@ -53,13 +64,13 @@ class PairSums {
                 continue;
             }
             if (j < by_negative_.size()) live_.push_back(j);
-            // exp(-u) is the product of a factor for either score: a pair needs no exponential.
             rising_.push_back(std::exp(u));
             width_ = std::max(width_, u);
         }
     }
 
-    // About how many pairs `add` and `add_many` look at.
+    // Returns about how many pairs `add`, for the live positives, and `add_many`, for the others,
+    // look at. A pair taken singly costs some sixteen.
     double cost(size_t live, size_t others) const {
         const double near = static_cast<double>(rising_.size());
         const double singly = 16.0 * static_cast<double>(far_.size() * (live + others));
@@ -67,7 +78,7 @@ class PairSums {
         return near * (live + nodes()) + static_cast<double>(live_.size() * others) + singly;
     }
 
-    // The sum for a positive, and its slope by the positive's score in units of tau.
+    // Returns the sum for a positive, and adds its weighted slopes to those of the live negatives.
     Link add(T score, T weight) {
         const T u = (score - origin_) / tau_;
         if (logistic_ && u < FAR_BELOW) return add_singly(score, weight);
@@ -77,7 +88,7 @@ class PairSums {
         return {near.value + far.value, near.slope + far.slope};
     }
 
-    // The sum of the weighted sums for many positives.
+    // Returns the weighted sum of the sums for many positives, and adds their slopes likewise.
     double add_many(const T* score, const T* weight, size_t count) {
         double total = 0;
         if (count <= nodes()) {
@@ -93,21 +104,23 @@ class PairSums {
         return total;
     }
 
-    // The slopes of all weighted sums so far by each live negative's score in units of tau, with
-    // the sign turned.
+    // The derivative of all weighted sums so far by each live negative's score in units of tau,
+    // with the opposite sign.
     const std::vector<T>& by_negative() const { return by_negative_; }
 
   private:
     const std::vector<T>& score_;
-    std::vector<T> by_negative_, rising_;  // rising: of the negatives that are not far
-    std::vector<size_t> live_, far_;       // the first of those, live; those beyond WIDEST
-    std::vector<Link> table_;
+    std::vector<T> by_negative_;      // [live negatives]
+    std::vector<T> rising_;           // exp(u) of the negatives that are not far, in their order
+    std::vector<size_t> live_, far_;  // the live negatives among those; the negatives beyond WIDEST
+    std::vector<Link> table_;         // sums at the nodes, over the negatives that are not far
     T origin_, tau_, width_ = 0;
     bool logistic_;
 
-    // Instead of an infinite z, where the sigmoid and its slope are 0.
+    // Stands for an infinite z, where the sigmoid and its slope are 0 and not nan.
     static constexpr T GREATEST = static_cast<T>(1e30);
 
+    // How many nodes reach from FAR_BELOW under the band to as far above it.
     size_t nodes() const {
         return static_cast<size_t>((width_ - 2 * FAR_BELOW) * NODES_PER_TAU) + 2;
     }
@@ -131,16 +144,18 @@ class PairSums {
         return total;
     }
 
-    // With z = exp(-u), the sigmoid is 1 / (1 + z), the logistic link 1 - log2(1 + z).
+    // Adds the slopes of one positive to the live negatives that are not far. With z = exp(-u), the
+    // sigmoid is 1 / (1 + z), the logistic link 1 - log2(1 + z).
     void pull_negatives(T fall, T weight) {
         const T unit = logistic_ ? weight / static_cast<T>(LOG2) : weight;
-        for (size_t k = 0; k < live_.size(); ++k) {  // the first of those that are not far
+        for (size_t k = 0; k < live_.size(); ++k) {  // live negatives come first in `rising_`, too
             const T z = fall * rising_[k], finite = std::min(z, GREATEST), soft = 1 / (1 + z);
             by_negative_[live_[k]] +=
                 unit * (logistic_ ? finite / (1 + finite) : soft * (finite * soft));
         }
     }
 
+    // Returns the sum over the negatives that are not far, for a positive with exp(-u) = `fall`.
     Link sum(T fall) const {
         const T* rising = rising_.data();
         const size_t count = rising_.size();
@@ -162,7 +177,8 @@ class PairSums {
         return {value, slope};
     }
 
-    // The sum of log(1 + z): terms are multiplied as long as that is in range.
+    // Returns the sum of log(1 + z) with few logarithms: terms are multiplied as long as the
+    // product is in range.
     double log_of_product(T fall) const {
         constexpr size_t LANES = 4, TERMS = 3 * LANES;
         const double z = fall;
@@ -184,7 +200,7 @@ class PairSums {
         return total;
     }
 
-    // A sum of the table, which goes from FAR_BELOW the band to as far above it.
+    // Returns a node of the table, computed when it is first asked for.
     const Link& node(size_t k) {
         if (std::isnan(table_[k].value))
             table_[k] =
@@ -192,10 +208,12 @@ class PairSums {
         return table_[k];
     }
 
+    // Returns the sum for a positive at `u`, by cubic Hermite interpolation between two nodes.
     double look_up(double u) {
         if (std::isnan(u)) return u;
         const double place = (u - FAR_BELOW) * NODES_PER_TAU;
-        // Further below, links are straight lines, of which the sigmoid's is 0; above, they are 1.
+        // Below the table links are straight lines, the sigmoid's being 0; above it every link
+        // is 1.
         if (place < 0) return logistic_ ? node(0).value + node(0).slope * (u - FAR_BELOW) : 0;
         if (place >= static_cast<double>(table_.size() - 1))
             return static_cast<double>(rising_.size());
@@ -207,6 +225,7 @@ class PairSums {
     }
 };
 
+// Returns the sums of a class: each live positive by itself, the others together.
 template <typename T>
 Sums<T> pair_sums(const Positives<T>& positives, PairSums<T>& links) {
     Sums<T> sums;

@@ -1,4 +1,8 @@
-// The rows of a step, sorted by class.
+// Which rows of batch and queue play which part for a class, without a mask of all rows.
+//
+// Rows are numbered through: the batch's from 0, then the queue's from `rows` on. All lists of rows
+// are ascending and without repetition, so that they can be merged and walked along with the
+// scores.
 
 #pragma once
 
@@ -16,7 +20,7 @@ namespace pauc {
 
 constexpr int BLOCK = 128;  // scores that are looked at together
 
-// Rows in ascending order: the batch's from 0 on, then the queue's.
+// A list of rows, ascending. It points into a `RowList` that must outlive it and must not grow.
 struct Span {
     const int32_t *begin, *end;
 
@@ -24,40 +28,42 @@ struct Span {
     Span below(Size row) const { return {begin, std::lower_bound(begin, end, row)}; }
 };
 
-// A class's scores, in batch and queue.
+// A class's scores, and its rows. `own` is part of `barred`, and `barred` of `hidden`.
 template <typename T>
 struct Class {
     int32_t index;
     const T* live;
     const T* held;
-    Span own;     // the rows that are its positives
-    Span barred;  // the rows that are no negatives: these, and those which are absent
-    Span hidden;  // the rows that are no reference rows: these, and those which are not iid
+    Span own;     // the positives
+    Span barred;  // the rows that are no negatives: the positives and the absent rows
+    Span hidden;  // the rows that are no reference rows: the barred ones and those not iid
 };
 
 using RowList = std::vector<int32_t>;
 
-// The rows of batch and queue, sorted by class unless a row has a label for each.
+// The rows of batch and queue by class; of a multi-label step, only `others` and `columns` are
+// filled.
 template <typename T>
 struct Rows {
-    RowList own;             // class after class; the positives, if there is one class
-    RowList start;           // [classes + 1] or more, where a class's begin
-    RowList absent;          // of the batch
-    RowList others;          // not iid
+    RowList own;             // the positives of each class, class after class
+    RowList start;           // [classes + 1] or more: where the positives of a class begin in `own`
+    RowList absent;          // rows of the batch to ignore; the queue holds none
+    RowList others;          // rows that are not iid
     std::vector<T> columns;  // [classes, rows], the batch's scores; empty for one class
 };
 
-// Where a class's rows are put together.
+// Scratch space for the lists of one class, which its spans point into until the next class.
 struct ClassRows {
     RowList own, barred, hidden;
 };
 
 // Adds the rows with target 1, as rows from `offset` on.
 inline void append_positives(const int64_t* targets, Size count, Size offset, RowList& into) {
-    constexpr Size FEW = 16;  // so that most have none
+    constexpr Size FEW =
+        16;  // so few rows that most stretches have no positive and are passed over
     for (Size first = 0; first < count; first += FEW) {
         const Size end = std::min(first + FEW, count);
-        int64_t some = 0;  // as wide as a target
+        int64_t some = 0;  // as wide as a target, so that the loop can be vectorised
         for (Size i = first; i < end; ++i) some += targets[i] == 1;
         if (some == 0) continue;
         for (Size i = first; i < end; ++i)
@@ -65,7 +71,8 @@ inline void append_positives(const int64_t* targets, Size count, Size offset, Ro
     }
 }
 
-// Adds the rows that are not iid, as rows from `offset` on. There are none nearly always.
+// Adds the rows that are not iid, as rows from `offset` on. Nearly always there are none, which
+// memchr finds out fastest.
 inline void append_others(const uint8_t* iid, Size count, Size offset, RowList& into) {
     if (count == 0 || !iid) return;
     const uint8_t* at = iid;
@@ -75,7 +82,7 @@ inline void append_others(const uint8_t* iid, Size count, Size offset, RowList& 
     }
 }
 
-// Adds the rows of a column that are no negatives to `barred`, and the positives to `own` too.
+// Adds a multi-label column's positives to `own` and `barred`, and its absent rows to `barred`.
 template <typename Labels>
 void append_labelled(
     const Labels& label_of_row, Size count, Size offset, RowList& own, RowList& barred
@@ -89,10 +96,13 @@ void append_labelled(
     }
 }
 
+// Fills `own` and `start` by a counting sort. A target that is no class, ignored or illegal, goes
+// to one more list at the end, which nobody reads.
 template <typename T>
 void sort_by_class(const Step<T>& s, Rows<T>& rows) {
     const Size total = s.rows + s.fill;
-    // Read once: another thread might change a queue that it shares.
+    // Each target is read once. Another thread might write to a queue that it shares, and a target
+    // that changes between counting and sorting would write outside of `own`.
     RowList target(total);
     for (Size i = 0; i < total; ++i) {
         const bool is_live = i < s.rows;
@@ -100,7 +110,7 @@ void sort_by_class(const Step<T>& s, Rows<T>& rows) {
         const bool known = given >= 0 && given < s.classes && !(is_live && s.is_ignored(given));
         target[i] = static_cast<int32_t>(known ? given : s.classes);
     }
-    rows.start.resize(s.classes + 2);  // the last is no class
+    rows.start.resize(s.classes + 2);  // with the list of what is no class
     for (Size i = 0; i < total; ++i) ++rows.start[target[i] + 1];
     for (Size c = 0; c <= s.classes; ++c) rows.start[c + 1] += rows.start[c];
     rows.own.resize(total);
@@ -143,6 +153,7 @@ inline Span span_of(const RowList& rows) {
     return {rows.data(), rows.data() + rows.size()};
 }
 
+// Returns the union of two ascending lists, put together in `into` unless one list does.
 inline Span merged(Span rows, const RowList& more, RowList& into) {
     if (more.empty()) return rows;
     into.clear();
@@ -150,7 +161,8 @@ inline Span merged(Span rows, const RowList& more, RowList& into) {
     return span_of(into);
 }
 
-// Returns a class, whose rows are put together in `room` where they must be.
+// Returns a class. Its spans point into `rows` and `room`, and hold until `room` serves the next
+// class.
 template <typename T>
 Class<T> make_class(const Step<T>& s, const Rows<T>& rows, Size index, ClassRows& room) {
     Class<T> c{};
@@ -175,8 +187,10 @@ Class<T> make_class(const Step<T>& s, const Rows<T>& rows, Size index, ClassRows
     return c;
 }
 
-// Calls `visit(values, first)` for blocks of the scores of `count` rows from `offset` on, with nan
-// in place of hidden ones and to fill the last block; `first` counts from `offset`.
+// Calls `visit(values, first)` for each block of BLOCK scores of the `count` rows from `offset` on,
+// where `first` counts from `offset`. Hidden rows, and what fills up the last block, are nan: no
+// comparison with nan is true, so that a visitor need not ask. A block without hidden rows is not
+// copied.
 template <typename T, typename Visit>
 void for_each_block(const T* scores, Size offset, Size count, Span hidden, const Visit& visit) {
     constexpr T nan = std::numeric_limits<T>::quiet_NaN();

@@ -1,9 +1,10 @@
 // One step of the partial AUC on a CPU: band, losses and gradient of all classes in one call, and
 // the rows that enter the queue in another.
 //
-// The numbers are those of `pauc.pauc_loss_terms`, which is the readable account of them, and which
-// takes some hundred operators of torch of some microseconds each. Called by pauc/native/step.py with the
-// addresses of contiguous tensors, whose sizes, devices and dtypes it vouches for.
+// The numbers are those of pauc/core/partial_auc.py, which is the readable account of them; it
+// takes some hundred operators of torch, of some microseconds each. Called by pauc/native/step.py
+// and entry.py with the addresses of contiguous CPU tensors. They vouch for sizes and dtypes;
+// values are not trusted.
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030A0000
@@ -28,15 +29,17 @@
 namespace pauc {
 namespace {
 
-// Beyond, the series of pauc/pairs/blocks.py are faster.
+// A step with more pairs declines: the series of pauc/pairs/blocks.py are faster there.
 constexpr double MOST_PAIRS = 1 << 25;
 
+// Returns what scales the gradient of one side of the pairs, for `gradient_scale="live"`.
 template <typename T>
 double ratio(double total, double live, const Step<T>& s) {
     return s.live_gradient && live > 0 ? total / live : 1;
 }
 
-// Writes a class's loss and gradient, of sums whose terms are means over `number` negatives.
+// Writes a class's loss and gradient. Each positive's term in `sums` is a sum over `number`
+// negatives; the trapezoid passes 1 and no negatives.
 template <typename T>
 void write_class(
     const Step<T>& s,
@@ -62,15 +65,16 @@ void write_class(
             static_cast<T>(of_negative * sums.negative[j]);
 }
 
-// What one class leaves to the next.
+// Scratch space that the classes of one step use in turn, so that it is allocated once.
 template <typename T>
-struct Memory {
-    Windows<T> windows;  // for their room
-    ClassRows rows;      // likewise
-    double pairs = 0;    // that have been looked at
+struct Scratch {
+    Windows<T> windows;
+    ClassRows rows;
+    double pairs = 0;  // how many the step has looked at so far
 };
 
-// A logit that is nan or infinite makes the loss and the gradient of its class nan.
+// Writes nan as a class's loss and gradient: what a nan or infinite logit makes of them, so that a
+// gradient scaler or a person sees the step.
 template <typename T>
 void write_nan(const Step<T>& s, Size c) {
     s.valid[c] = true;
@@ -79,12 +83,13 @@ void write_nan(const Step<T>& s, Size c) {
         if (s.label(i, c) >= 0) s.gradient[i * s.classes + c] = s.per_class[c];
 }
 
-// Writes what is known of a class, its loss as 0 where invalid. False where that is for other code.
+// Writes everything about a class, its loss as 0 if it is invalid. Returns false if the step
+// declines: the class has scores without an order, or there are too many pairs.
 template <typename T>
 inline bool take_class(
-    const Step<T>& s, const Rows<T>& rows, int32_t index, bool finite, Memory<T>& memory
+    const Step<T>& s, const Rows<T>& rows, int32_t index, bool finite, Scratch<T>& scratch
 ) {
-    const Class<T> c = make_class(s, rows, index, memory.rows);
+    const Class<T> c = make_class(s, rows, index, scratch.rows);
     s.per_class[index] = 0;
     s.valid[index] = s.degenerate[index] = false;
     s.ref_count[index] = s.rows + s.fill - c.hidden.size();
@@ -94,8 +99,8 @@ inline bool take_class(
     }
     if (s.ref_count[index] == 0) return true;
     const int64_t last = s.ref_count[index] - 1;
-    if (!find_scores(s, c, last, memory.windows)) return false;
-    const Band<T> band = make_band(s, take_quantiles(s, c, last, memory.windows));
+    if (!find_scores(s, c, last, scratch.windows)) return false;
+    const Band<T> band = make_band(s, take_quantiles(s, c, last, scratch.windows));
     s.degenerate[index] = band.degenerate;
     const Positives<T> positives = gather_positives(s, c);
     if (!band.defined || !(positives.total > 0)) return true;
@@ -103,26 +108,26 @@ inline bool take_class(
         write_class(s, index, band, positives, {}, trapezoid_sums(positives, band), 1);
         return true;
     }
-    const Negatives<T> negatives = gather_negatives(s, c, band, memory.windows.window[0]);
+    const Negatives<T> negatives = gather_negatives(s, c, band, scratch.windows.window[0]);
     if (negatives.score.empty()) return true;
     PairSums<T> links(negatives, band, s.surrogate == LOGISTIC);
-    memory.pairs += links.cost(positives.live, positives.score.size() - positives.live);
-    if (memory.pairs > MOST_PAIRS) return false;
+    scratch.pairs += links.cost(positives.live, positives.score.size() - positives.live);
+    if (scratch.pairs > MOST_PAIRS) return false;
     const Sums<T> sums = pair_sums(positives, links);
     write_class(s, index, band, positives, negatives, sums, negatives.score.size());
     return true;
 }
 
-// Returns the weight of the classes' losses in the loss, or nothing where a step is for other code;
-// then nothing written is of use but bounds.
+// Returns the factor that a class's loss has in the loss, or nothing if the step declines. What has
+// been written then is without meaning, but for the bounds.
 template <typename T>
 inline std::optional<double> take_step(const Step<T>& s, bool validate) {
     if (validate && is_refused(s)) return {};
     const bool finite = all_finite(s.logits, s.rows * s.classes);
     const Rows<T> rows = sort_rows(s);
-    Memory<T> memory{Windows<T>(s), {}};
+    Scratch<T> scratch{Windows<T>(s), {}};
     for (int32_t index = 0; index < s.classes; ++index)
-        if (!take_class(s, rows, index, finite, memory)) return {};
+        if (!take_class(s, rows, index, finite, scratch)) return {};
     std::vector<double> entropy;
     if (s.whole) entropy = take_entropy(s);
     const double weight = reduce(s, entropy);
@@ -133,7 +138,8 @@ inline std::optional<double> take_step(const Step<T>& s, bool validate) {
 }
 
 #ifdef PAUC_AVX2
-// The same once more for processors that work on eight numbers at a time.
+// The step compiled once more for processors with AVX2. `flatten` inlines all of it into this
+// function, since the target holds for the code that stands in a function, not for what it calls.
 template <typename T>
 __attribute__((target("avx2,fma"), flatten)) std::optional<double> take_wide_step(
     const Step<T>& s, bool validate
@@ -151,14 +157,14 @@ std::optional<double> dispatch(const Step<T>& s, bool validate) {
     return take_step(s, validate);
 }
 
-using Address = unsigned long long;
+using Address = unsigned long long;  // as `K` of PyArg_ParseTuple
 
 template <typename T>
 void point(T*& pointer, Address address) {
     pointer = reinterpret_cast<T*>(static_cast<uintptr_t>(address));
 }
 
-// Addresses of a batch and a queue, which a step reads and an entry writes.
+// The addresses of a batch and of a queue; 0 for a tensor that is not given.
 struct Addresses {
     Address logits, targets, iid, weight;
     Address held_scores, held_targets, held_iid, held_weight, cursor, fill, step;
@@ -178,7 +184,7 @@ void point_at_rows(Kind<T>& k, const Addresses& at, long long ignore_index) {
     point(k.held_weight, at.held_weight);
 }
 
-// Arguments are those of pauc/native/_ext.pyi.
+// The arguments are described in pauc/native/_ext.pyi. Returns false with a Python error set.
 template <typename T>
 bool parse_step(
     PyObject* arguments, Step<T>& s, std::vector<double>& levels, bool& validate, int64_t*& fill
@@ -237,7 +243,7 @@ bool parse_entry(PyObject* arguments, Entry<T>& e) {
     return true;
 }
 
-// Calls `work` while other threads of Python may run. False if it was out of memory.
+// Calls `work` without the GIL. Returns false with a Python error set if memory ran out.
 template <typename Work>
 bool call(const Work& work) {
     bool enough_memory = true;
@@ -261,6 +267,8 @@ PyObject* step(PyObject* arguments) {
     if (!parse_step(arguments, s, levels, validate, fill)) return nullptr;
     std::optional<double> weight;
     const auto work = [&] {
+        // Read here and checked, since a fill out of range would have the step read outside the
+        // queue.
         s.fill = *fill;
         if (s.fill >= 0 && s.fill <= s.size) weight = dispatch(s, validate);
     };
@@ -285,7 +293,7 @@ PyObject* by_dtype(PyObject*, PyObject* arguments) {
 
 PyMethodDef methods[] = {
     {"step", by_dtype<step<float>, step<double>>, METH_VARARGS, "See pauc/native/step.py."},
-    {"enter", by_dtype<enter<float>, enter<double>>, METH_VARARGS, "See pauc/native/step.py."},
+    {"enter", by_dtype<enter<float>, enter<double>>, METH_VARARGS, "See pauc/native/entry.py."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -1,4 +1,4 @@
-// Positives against the band: what they contribute, and how that moves with the scores.
+// The positives and the band negatives of a class, and the trapezoid.
 
 #pragma once
 
@@ -11,26 +11,28 @@
 
 namespace pauc {
 
+// The positives of a class that its average is over.
 template <typename T>
 struct Positives {
     Span row;
-    std::vector<T> score, weight;
-    size_t live;  // the first ones
-    double total = 0, live_total = 0;
+    std::vector<T> score, weight;      // in the order of `row`
+    size_t live;                       // how many of them are the batch's; these come first
+    double total = 0, live_total = 0;  // their weight, and that of the live ones
 };
 
+// The negatives of a class in the band.
 template <typename T>
 struct Negatives {
-    std::vector<T> score;
-    std::vector<int32_t> row;  // of the live ones, which are the first
+    std::vector<T> score;      // the batch's first
+    std::vector<int32_t> row;  // of the batch's alone
 };
 
-// Sums over positives and negatives of one class. Slopes are by a score in units of tau.
+// What a surrogate adds up for one class. Slopes are derivatives by a score in units of tau.
 template <typename T>
 struct Sums {
-    double value = 0;         // of the weighted contributions
-    std::vector<T> positive;  // by each live positive's score, unweighted
-    std::vector<T> negative;  // by each live negative's score, with the opposite sign
+    double value = 0;         // the sum of weighted contributions
+    std::vector<T> positive;  // slope by each live positive's score, before its weight
+    std::vector<T> negative;  // slope by each live negative's score, with the opposite sign
 };
 
 template <typename T>
@@ -55,7 +57,9 @@ Positives<T> gather_positives(const Step<T>& s, const Class<T>& c) {
     return positives;
 }
 
-// The negatives in the band, iid or not. `window` is the band's.
+// Returns the negatives in the band, iid or not. `window` is the band's, which serves, and so holds
+// every reference score in the band; where all negatives are iid, those of the queue are read from
+// it.
 template <typename T>
 Negatives<T> gather_negatives(
     const Step<T>& s, const Class<T>& c, const Band<T>& band, const Window<T>& window
@@ -74,10 +78,10 @@ Negatives<T> gather_negatives(
     };
     for_each_block(c.live, 0, s.rows, c.barred, collect);
     const size_t live = used;
-    if (c.hidden.size() > c.barred.size()) {  // others may be in the band
+    if (c.hidden.size() > c.barred.size()) {  // negatives that are not iid may be in the band
         for_each_block(c.held, s.rows, s.fill, c.barred, collect);
         negatives.score.resize(used);
-    } else {  // the window holds them all
+    } else {  // all negatives are reference rows, and the window holds those in the band
         negatives.score.resize(live);
         for (size_t i = window.live; i < window.inside.size(); ++i)
             if (window.inside[i] > below && !(window.inside[i] > upper))
@@ -87,6 +91,7 @@ Negatives<T> gather_negatives(
     return negatives;
 }
 
+// Returns the sums of the soft TPR over the knots, by the composite trapezoid rule over the band.
 template <typename T>
 Sums<T> trapezoid_sums(const Positives<T>& positives, const Band<T>& band) {
     Sums<T> sums;
