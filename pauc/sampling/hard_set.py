@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# After a scan of all rows the pool of candidates holds POOL times as many rows as are selected. When
-# it has grown to twice that number, it is cut back to it. A larger POOL means fewer scans while
+# After a scan of all rows, the pool of candidates holds POOL times as many rows as are selected.
+# When the pool has twice that size, it is cut back to it. A larger POOL means fewer scans while
 # scores drift down, and more rows to put in order at each selection.
 POOL = 4
 
