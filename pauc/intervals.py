@@ -1,10 +1,11 @@
 """Confidence intervals for what :mod:`pauc.metrics` measures on a sample of held-out rows.
 
-Arguments, rates and errors are as there, and common to every function is ``confidence``, above 0
-and below 1. The rows of each class are taken as independent draws; both numbers of rows are fixed.
+Scores, targets, rates and errors are those of :mod:`pauc.metrics`. Every function takes a
+``confidence``, above 0 and below 1. The rows of each class are taken for independent draws; the
+numbers of positives and of negatives are taken as given.
 
-An interval knows only the sampling of the held-out rows. It says nothing of the seed of the
-training, and is too narrow where the model was chosen by the same rows.
+An interval covers the sampling of the held-out rows alone. It says nothing of how much another seed
+of the training would change, and it is too narrow where the model was chosen by the same rows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pauc.checks import check_band, check_int, check_number
-from pauc.metrics.curve import areas, blocks_of, heights, places_of, rows_before
+from pauc.metrics.curve import areas, heights, places_of, rows_before, segments_of
 from pauc.metrics.inputs import allowed_rows, check_both_classes, check_rates, kept_rows
 from pauc.metrics.roc import check_normalize, normalized, tpr_at_fpr
 
@@ -30,16 +31,17 @@ __all__ = [
     "wilson_interval",
 ]
 
-# Entries of each work array of a chunk of resamples: some 8 MB each, or one resample's.
+# Entries of each scratch array: as many resamples are drawn at a time as fit (8 MB of float64), but
+# at least one, whatever its size.
 _CHUNK = 1 << 20
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its confidence interval, in the shape of the metric."""
+    """An estimate and its confidence interval; each field is float64 in the metric's shape."""
 
-    estimate: Tensor  # float64, what the metric gives on the sample
-    low: Tensor
-    high: Tensor
+    estimate: Tensor  # the metric of the sample
+    low: Tensor  # lower end of the interval
+    high: Tensor  # upper end of the interval
 
 
 def bootstrap_interval(
@@ -62,14 +64,14 @@ def bootstrap_interval(
     ``lambda s, t: tpr_at_fpr(s[:, 1], t, 0.005) - tpr_at_fpr(s[:, 0], t, 0.005)``.
 
     Args:
-        metric: ``metric(scores, targets)`` gives a tensor of any shape; it is called
-            ``n_resamples + 1`` times with as many rows as are not ignored.
-        scores: ``[N, ...]``, what the metric takes.
+        metric: ``metric(scores, targets)`` gives a tensor of any shape, or a number. It is called
+            ``n_resamples + 1`` times, always with as many rows as are not ignored.
+        scores: ``[N, ...]``, any shape and dtype that the metric takes.
         targets: ``[N]`` or ``[N, 1]`` of 0 and 1.
         confidence: above 0 and below 1.
         n_resamples: at least ``2 / (1 - confidence) - 1``.
-        seed: an integer, for the same draws in every call on a device, or a generator, which
-            moves on; its device is where the draws are made.
+        seed: an integer, for the same draws in every call on the same kind of device; or a
+            generator, whose state moves on and on whose device the draws are made.
         ignore_index: target of the rows to drop.
 
     Returns:
@@ -109,11 +111,21 @@ def tpr_at_fpr_interval(
 ) -> Interval:
     """Percentile bootstrap interval of :func:`pauc.metrics.tpr_at_fpr`.
 
-    The same numbers as :func:`bootstrap_interval` gives, from one sort instead of one a resample.
+    The numbers are those of :func:`bootstrap_interval`, from one sort instead of one a resample.
     The threshold is chosen anew in each resample, so that its uncertainty counts. The rate at a
     threshold that was fixed before is a simple proportion: see :func:`wilson_interval`.
 
-    Args, Returns, Raises: as for those two functions.
+    Args:
+        scores: ``[N]`` or ``[N, 1]``, any real dtype.
+        targets: ``[N]`` or ``[N, 1]`` of 0 and 1.
+        fpr, ignore_index: as for ``tpr_at_fpr``.
+        confidence, n_resamples, seed: as for ``bootstrap_interval``.
+
+    Returns:
+        ``Interval(estimate, low, high)`` in the shape of ``fpr``, float64.
+
+    Raises:
+        TypeError, ValueError: as for these two functions.
     """
     rank = _percentile_rank(confidence, n_resamples)
     budgets, slack = check_rates(fpr, "fpr")
@@ -123,7 +135,8 @@ def tpr_at_fpr_interval(
     positives = int(targets.sum())
     total = torch.tensor(len(targets) - positives)
     allowed = allowed_rows(budgets.cpu().flatten(), total, slack).to(scores.device)
-    # Written in place: small results kept between large arrays would keep the heap from shrinking.
+    # One array for all values: a small result of each chunk, kept between the large scratch arrays,
+    # would keep the heap from shrinking when these are freed.
     values = torch.empty(n_resamples, len(allowed), dtype=torch.float64, device=scores.device)
     done = 0
     for draws in _draws(targets, n_resamples, seed):
@@ -183,10 +196,10 @@ def partial_auc_interval(
             "targets must hold at least 2 positives and 2 negatives, got "
             f"{int(positives.sum())} and {int(negatives.sum())}"
         )
-    blocks = blocks_of(positives, negatives)
+    segments = segments_of(positives, negatives)
     width = beta - alpha
-    mean, variance = _mean_variance(areas(blocks, alpha, beta) / width, positives)
-    _, of_negatives = _mean_variance(heights(blocks, alpha, beta) / width, negatives)
+    mean, variance = _mean_variance(areas(segments, alpha, beta) / width, positives)
+    _, of_negatives = _mean_variance(heights(segments, alpha, beta) / width, negatives)
     # d logit(x) = dx / (x (1 - x))
     error = (variance + of_negatives).sqrt() / (mean * (1 - mean))
     margin = torch.where((mean > 0) & (mean < 1), z * error, 0.0)
@@ -197,9 +210,9 @@ def partial_auc_interval(
 def wilson_interval(hits: int, trials: int, *, confidence: float = 0.95) -> Interval:
     """Score interval of a proportion (Wilson 1927): a rate at a threshold that was fixed before.
 
-    TPR, ``hits`` of ``trials`` positives that alert, or FPR, of negatives. Only where the threshold
-    does not come from these rows: otherwise the interval is that of a rate at a threshold that
-    just happened to be this one. See :func:`tpr_at_fpr_interval` for that case.
+    The rate is a TPR where ``hits`` of ``trials`` positives alert, or an FPR where they are
+    negatives. The threshold must not come from these rows, or the interval leaves out that other
+    rows would have given another threshold: :func:`tpr_at_fpr_interval` is for that case.
 
     Args:
         hits: from 0 to ``trials``.
@@ -221,13 +234,14 @@ def wilson_interval(hits: int, trials: int, *, confidence: float = 0.95) -> Inte
     middle = rate + z2 / (2 * trials)
     margin = math.sqrt(z2 * (rate * (1 - rate) / trials + z2 / (4 * trials**2)))
     ends = ((middle - margin) / (1 + z2 / trials), (middle + margin) / (1 + z2 / trials))
-    # Rounding: at 0 and at `trials` hits one end is exactly 0 or 1.
+    # At 0 hits the lower end is exactly 0, and at `trials` hits the upper end exactly 1; rounding
+    # would miss them.
     low, high = max(0.0, ends[0]) if hits else 0.0, min(1.0, ends[1]) if hits < trials else 1.0
     return Interval(*(torch.tensor(x, dtype=torch.float64) for x in (rate, low, high)))
 
 
 def _draws(targets: Tensor, n_resamples: int, seed: int | torch.Generator) -> Iterator[Tensor]:
-    """Yield the rows of some resamples at a time, ``[r, N]``, those of the positives first."""
+    """Yield the row numbers of ``r`` resamples at a time, ``[r, N]`` int64, positives first."""
     generator = seed
     if not isinstance(generator, torch.Generator):
         check_int("seed", seed)
@@ -240,16 +254,21 @@ def _draws(targets: Tensor, n_resamples: int, seed: int | torch.Generator) -> It
             shape, generator=generator, device=generator.device, dtype=torch.float64
         )
         parts = torch.split(uniform.to(targets.device), [len(rows) for rows in classes], dim=1)
-        # The product stays below the number of rows: the uniform is at most 1 - 2**-53.
+        # The product stays below the number of rows, since the uniform is at most 1 - 2**-53.
         drawn = [rows[(part * len(rows)).long()] for rows, part in zip(classes, parts, strict=True)]
         yield torch.cat(drawn, dim=1)
         left -= shape[0]
 
 
 def _percentile_rank(confidence: float, n_resamples: int) -> int:
-    """Return which smallest value is the lower end of a percentile interval, from 1."""
+    """Return ``k``, from 1: the ``k``-th smallest value is the lower end of the interval.
+
+    Raises:
+        TypeError, ValueError: a bad argument, or too few resamples for the confidence.
+    """
     check_int("n_resamples", n_resamples, 1)
     tail = (1 - _check_confidence(confidence)) / 2
+    # The slack is for a product that should be whole and is rounded to just below.
     rank = math.floor((n_resamples + 1) * tail * (1 + 1e-9))
     if rank == 0:
         raise ValueError(
@@ -260,13 +279,19 @@ def _percentile_rank(confidence: float, n_resamples: int) -> int:
 
 
 def _percentiles(estimate: Tensor, values: Tensor, rank: int) -> Interval:
-    """Return the interval from the ``rank``-th smallest to largest of ``values`` ``[B, ...]``."""
+    """Return the interval from the ``rank``-th smallest to the ``rank``-th largest value.
+
+    ``values`` are ``[B, ...]``, one entry for each resample.
+    """
     ordered = values.sort(dim=0).values
     return Interval(estimate, ordered[rank - 1], ordered[-rank])
 
 
 def _mean_variance(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean of values that occur so often, and the estimated variance of that mean."""
+    """Return the mean of a sample and the estimated variance of that mean, both 0-dim.
+
+    The sample has each of ``values [K]`` as often as ``counts [K]`` says.
+    """
     total = counts.sum()
     mean = (counts * values).sum() / total
     return mean, (counts * (values - mean) ** 2).sum() / (total - 1) / total
@@ -278,6 +303,7 @@ def _normal_quantile(confidence: float) -> float:
 
 
 def _check_confidence(confidence: float) -> float:
+    """Return the confidence; raise unless it is a number above 0 and below 1."""
     check_number("confidence", confidence)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be above 0 and below 1, got {confidence!r}")

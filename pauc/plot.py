@@ -65,24 +65,25 @@ def roc(
 ) -> Axes:
     """Draw ROC curves on a logarithmic FPR axis, with the band ``[alpha, beta]`` shaded.
 
-    On a linear axis a budget of 0.5 % is squeezed into the left edge. The curve is the staircase of
-    what can be deployed: at each FPR the best TPR among the actual thresholds within it, as
-    :func:`pauc.metrics.tpr_at_fpr` has it, whose value at ``beta`` is marked and is in the legend.
-    The axis begins at one false alarm among the negatives, or at a tenth of ``beta``, if that is
-    less.
+    A linear axis would squeeze a budget of 0.5 % into the left edge. The curve is a staircase: at
+    each FPR the best TPR among the thresholds that can be deployed within it, as in
+    :func:`pauc.metrics.tpr_at_fpr`. Its value at ``beta`` is marked, and stands in the legend. The
+    axis begins at the FPR of a single false alarm, or at a tenth of ``beta`` if that is less.
 
     Args:
-        scores: ``[N]`` or ``[N, 1]``, any real dtype; or one such tensor for each name.
+        scores: ``[N]`` or ``[N, 1]``, any real dtype; or a mapping from names to such tensors.
         targets: ``[N]`` or ``[N, 1]`` of 0 and 1.
         alpha, beta: edges of the band as FPR, ``0 <= alpha < beta <= 1``.
-        intervals: by name (``"model"`` if ``scores`` is one tensor) three ``[K]`` sequences: FPRs,
-            and the lower and upper end of an interval for the TPR there. Drawn as a ribbon.
+        intervals: a mapping from names in ``scores`` (``"model"`` if that is one tensor) to three
+            sequences ``[K]``: FPRs, and the lower and the upper end of an interval for the TPR at
+            each of them. Drawn as a ribbon.
         ignore_index: target of the rows to drop.
         ax: where to draw; None: a new figure.
 
     Raises:
-        TypeError, ValueError: as for :func:`pauc.metrics.roc_curve_in_band`; no scores at all, or
-            an interval for a name that has none.
+        TypeError: as for :func:`pauc.metrics.roc_curve_in_band`.
+        ValueError: as there; ``scores`` without any model, or an interval for a name that is not in
+            ``scores``.
     """
     check_band(alpha, beta)
     models = scores if isinstance(scores, Mapping) else {"model": scores}
@@ -132,15 +133,15 @@ def score_histogram(
 ) -> Axes:
     """Draw how the scores of both classes are spread, and where the band's edges lie among them.
 
-    Each class is drawn as shares of itself, so that rare positives are as tall as the rest, on a
-    logarithmic axis, since the band is in the thin tail of the negatives. The edges are quantiles
-    of the negatives as the loss takes them, see :func:`pauc.band_edges`.
+    Each bar is a share of its own class, so that rare positives are drawn as tall as the negatives;
+    the axis is logarithmic, since the band lies in the thin tail of the negatives. The edges are
+    the quantiles of the negatives that the loss would use, see :func:`pauc.band_edges`.
 
     Args:
         scores: ``[N]`` or ``[N, 1]``, any real dtype, finite.
         targets: ``[N]`` or ``[N, 1]`` of 0 and 1, both present.
         alpha, beta: edges of the band as FPR, ``0 <= alpha < beta <= 1``.
-        bins: how many, over the range of both classes.
+        bins: how many bins, over the range of both classes.
         ignore_index: target of the rows to drop.
         ax: where to draw; None: a new figure.
 
@@ -193,23 +194,24 @@ def training(
 ) -> Axes:
     """Draw one diagnostic over training; one call and one ``Axes`` for each.
 
-    A step in which the class was invalid, and its value nan, is a gap in the line. Two keys have a
-    line to be compared with: ``"band_neg_count"`` the 10 rows below which the band is starved, and
-    ``"realised_fpr"`` the ``beta`` that it should scatter around.
+    Where a class was invalid its value is nan, and the line has a gap. For two keys a dotted line
+    is drawn to compare with: for ``"band_neg_count"`` at 10 rows, with fewer of which the loss
+    warns of starvation, and for ``"realised_fpr"`` at ``beta``, around which it should scatter.
 
     Args:
         history: the ``stats`` of the loss, one dict for each step: ``history.append(stats)``. Or
             one dict of sequences ``[T]`` or ``[T, C]``. Tensors or numbers; a caller's own keys
             are drawn like any other.
-        key: which of them to draw; ``"edges"`` is ``t_alpha`` and ``t_beta`` together.
+        key: which diagnostic to draw; ``"edges"`` draws ``t_alpha`` and ``t_beta`` together.
         steps: ``[T]``, the training step of each entry; None: 0, 1, 2, ...
-        class_index: which of the ``C`` classes.
+        class_index: which of the ``C`` classes, from 0.
         beta: the band's outer edge, drawn beside ``"realised_fpr"``.
         ax: where to draw; None: a new figure.
 
     Raises:
-        ValueError: an empty history, a key or class that it does not have, or steps of another
-            length.
+        TypeError: ``class_index`` is no integer.
+        ValueError: a history without entries, a key or class that an entry does not have, or
+            ``steps`` of another length.
     """
     check_int("class_index", class_index, 0)
     keys = ("t_alpha", "t_beta") if key == "edges" else (key,)
@@ -232,17 +234,19 @@ def training(
 
 
 def _axes(ax: Axes | None) -> Axes:
+    """Return ``ax``, or the axes of a new figure."""
     return plt.subplots(layout="constrained")[1] if ax is None else ax
 
 
 def _span(alpha: float, beta: float) -> str:
+    """Return the band as a legend shows it."""
     return f"{alpha:g} to {beta:g}"
 
 
 def _staircase(scores: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return FPR and TPR ``[K]`` of the ROC curve's steps: where a lower threshold adds a positive.
+    """Return FPR and TPR ``[K]``, float64, of the points of the ROC curve at which the TPR rises.
 
-    Not one point for each negative, which a picture of a million rows could not hold.
+    With a point for each negative too, a picture of a million rows would be too large to save.
     """
     curve = roc_curve_in_band(scores, targets, ignore_index=ignore_index)
     fpr, tpr = curve.fpr.cpu(), curve.tpr.cpu()

@@ -14,7 +14,8 @@ from pauc.metrics.inputs import kept_rows
 
 __all__ = ["OperatingPoint", "select_threshold"]
 
-# How far the binomial tail may be above 1 - confidence: what rounding makes of 1 - 0.95.
+# How far, relative to it, the binomial tail may be above 1 - confidence. Without this a tail of 0.1
+# would be too large for a confidence of 0.9, since 1 - 0.9 is rounded to less than 0.1.
 _SLACK = 1e-9
 
 
@@ -45,30 +46,32 @@ def select_threshold(
     ``tpr`` is that of :func:`pauc.metrics.tpr_at_fpr`. On new rows such a threshold is over the
     budget about every second time, as ``risk`` says.
 
-    With ``confidence``, the true FPR is within the budget with at least this probability (over the
-    draw of the held-out negatives): as many of them alert, ``k``, as ``P(Binomial(n, budget) <= k)
-    <= 1 - confidence`` admits (Tong, Feng and Li 2018, the umbrella algorithm). Ties only make it
-    safer. It holds for any score, if the held-out negatives are drawn as those to come and took no
-    part in training or in the choice of the model; positives need not.
+    With ``confidence``, the true FPR is within the budget with at least this probability, over the
+    draw of the held-out negatives. The number of them that alert is the largest ``k`` with
+    ``P(Binomial(n, budget) <= k) <= 1 - confidence`` (Tong, Feng and Li 2018, the umbrella
+    algorithm); ties can only make the FPR smaller. The guarantee holds for any score, provided that
+    the held-out negatives come from the same population as the negatives to come, and took no part
+    in training or in the choice of the model. Nothing is assumed of the positives.
 
     Args:
         scores: ``[N]`` or ``[N, 1]``, any real dtype, of held-out rows. New rows are to be scored
             in the same precision.
-        targets: ``[N]`` or ``[N, 1]`` of 0 and 1; rows with target 1 serve for ``tpr`` alone.
+        targets: ``[N]`` or ``[N, 1]`` of 0 and 1; the positives are used for ``tpr`` alone.
         budget: FPR as a fraction, above 0 and below 1, read to within ``4 * eps`` as in
             :func:`pauc.metrics.tpr_at_fpr`.
         confidence: at least 0.5 and below 1, or None.
         ignore_index: target of the rows to drop.
 
     Returns:
-        ``OperatingPoint(threshold, fpr, tpr, risk)``. ``risk`` is the binomial tail above. The
-        threshold of integer scores beyond 2**53 is rounded to float64: compare them as float64.
+        ``OperatingPoint(threshold, fpr, tpr, risk)``. ``risk`` is ``P(Binomial(n, budget) <= k)``
+        for the ``k`` held-out negatives that may alert. The threshold of integer scores beyond
+        2**53 is rounded to float64: compare such scores as float64.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: wrong shapes, devices or values (see :mod:`pauc.metrics`), no negatives, or
-            fewer than ``confidence`` needs, which are named: 59, 299, 2,995 and 29,956 for a budget
-            of 5, 1, 0.1 and 0.01 % at 95 %.
+            fewer than ``confidence`` needs. The error says how many: at 95 % they are 59, 299,
+            2,995 and 29,956 for a budget of 5, 1, 0.1 and 0.01 %.
     """
     _check_share("budget", budget, 0.0)
     scores, targets = kept_rows(scores, targets, ignore_index)
@@ -81,7 +84,8 @@ def select_threshold(
         allowed = min(math.floor(budget * count * slack), count - 1)
     else:
         allowed = _allowed_alerts(count, budget, confidence)
-    # Not a quantile: an order statistic, so that no interpolation moves it below a tie.
+    # The score of a row, and no interpolated quantile: that may lie just below a tie, all of whose
+    # rows would then alert.
     threshold = negatives.sort(descending=True).values[allowed]
     first, tail = binomial_cdf(count, budget)
     return OperatingPoint(
@@ -93,12 +97,12 @@ def select_threshold(
 
 
 def binomial_cdf(count: int, rate: float) -> tuple[int, Tensor]:
-    """Return ``P(Binomial(count, rate) <= k)`` for ``k`` from the returned one on, float64.
+    """Return ``first`` and ``[K]`` float64, ``P(Binomial(count, rate) <= first + i)`` at index i.
 
-    The ``k`` that are left out have a chance too small for float64 below, or to add to 1 above
-    (Chernoff 1952), so that at most some ``100 sqrt(count * rate) + 600`` remain. No factorial is
-    computed, whose logarithm would lose 8 digits at ``count = 1e7``: ratios of neighbours are
-    multiplied up, from the mode outwards, and scaled to a sum of 1.
+    Below ``first`` the probability is too small for float64, and behind the last index it is 1
+    (Chernoff 1952), so that ``K`` is at most some ``100 sqrt(count * rate) + 600``. The
+    probabilities are products of the ratios of neighbours, from the mode outwards, scaled to a sum
+    of 1. The logarithm of a factorial would lose 8 digits at ``count = 1e7``.
     """
     mean = count * rate
     spread = 40 * math.sqrt(mean)
@@ -106,7 +110,7 @@ def binomial_cdf(count: int, rate: float) -> tuple[int, Tensor]:
     last = min(count, math.ceil(mean + spread + 600))
     mode = min(max(math.floor((count + 1) * rate), first), last)
     k = torch.arange(first + 1, last + 1, dtype=torch.float64)
-    # log of P(k) / P(k - 1)
+    # log of P(k) / P(k - 1), for each k after the first
     step = ((count - k + 1) / k * (rate / (1 - rate))).log()
     upwards = step[mode - first :].cumsum(0)
     downwards = -step[: mode - first].flip(0).cumsum(0).flip(0)
@@ -115,7 +119,12 @@ def binomial_cdf(count: int, rate: float) -> tuple[int, Tensor]:
 
 
 def _allowed_alerts(count: int, budget: float, confidence: float) -> int:
-    """Return how many of ``count`` negatives may alert for the budget to hold with confidence."""
+    """Return the largest number of alerts among ``count`` negatives that ``confidence`` admits.
+
+    Raises:
+        TypeError: ``confidence`` is no number.
+        ValueError: it is out of its range, or not reached even without an alert: too few negatives.
+    """
     _check_share("confidence", confidence, 0.5)
     limit = (1 - confidence) * (1 + _SLACK)
     needed = math.ceil(math.log(limit) / math.log1p(-budget))
@@ -130,7 +139,7 @@ def _allowed_alerts(count: int, budget: float, confidence: float) -> int:
 
 
 def _check_share(name: str, value: object, least: float) -> None:
-    """Raise unless ``value`` is a number below 1 and above 0, and not below ``least``."""
+    """Raise unless ``value`` is a number above 0 and below 1, and at least ``least``."""
     check_number(name, value)
     if not (0 < value < 1 and value >= least):  # type: ignore[operator]
         expected = "above 0" if least == 0 else f"at least {least}"

@@ -132,7 +132,7 @@ def error_of(interval: Interval, confidence: float = 0.95) -> float:
 
 def check_error(interval: Interval, expected: float) -> None:
     low, high = interval.low.item(), interval.high.item()
-    if 1e-9 < low < high < 1 - 1e-9:  # else the logit has lost what is to be compared
+    if 1e-9 < low < high < 1 - 1e-9:  # nearer to 0 or 1 the logit has lost the digits
         assert error_of(interval) == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
@@ -170,7 +170,7 @@ def test_the_estimate_is_the_metric_and_lies_between_the_ends(
     assert found.low <= found.estimate <= found.high
     ends = partial_auc_interval(*tensors(rows), *band)
     width = band[1] - band[0]
-    # The three are linear in each other.
+    # The three normalisations are linear functions of one another.
     shown = {
         "none": [part * width for part in ends],
         "width": list(ends),
@@ -238,7 +238,7 @@ def test_the_ends_are_the_ranks_that_the_docstring_names() -> None:
 
 
 def test_the_error_of_a_mean_is_the_textbook_one() -> None:
-    """Of a mean of positives the bootstrap's error is known; 4 % is 4 times its own at 2,000."""
+    """The standard error of a mean is known; 4 of the 6 % are 4 times the noise of resampling."""
     scores, targets = sample(rows=2000)
     found = bootstrap_interval(lambda s, t: s[t == 1].mean(), scores, targets, confidence=0.9)
     positives = scores[targets == 1].double()
@@ -353,7 +353,7 @@ def test_cuda() -> None:
     here = partial_auc_interval(scores, targets, 0.0, 0.1)
     there = partial_auc_interval(scores.cuda(), targets.cuda(), 0.0, 0.1)
     torch.testing.assert_close(lists(there), lists(here), rtol=1e-9, atol=0)
-    drawn = torch.Generator().manual_seed(0)  # draws made here serve a sample there
+    drawn = torch.Generator().manual_seed(0)  # draws made on the CPU, for rows on the device
     fast = tpr_at_fpr_interval(scores.cuda(), targets.cuda(), 0.1, seed=drawn)
     assert lists(fast) == lists(tpr_at_fpr_interval(scores, targets, 0.1))
     options = {"n_resamples": 50, "seed": 3}

@@ -28,7 +28,7 @@ def test_band_and_queue_keep_their_promises(budget, batch_size, rate, iid_share)
     )
     beta = preset.options["beta"]
     assert beta >= budget
-    if beta > budget:  # widened, and no further than it takes
+    if beta > budget:  # widened until 50 negatives of a batch lie in it, or to 0.1
         assert beta <= 0.1
         assert math.isclose(beta * batch_size, 50) or (beta == 0.1 and batch_size < 500)
     else:

@@ -130,7 +130,7 @@ print(*sorted(name for name in sys.modules if name.startswith("pauc.")))
 
 
 def test_metrics_load_in_no_time_once_torch_is_there() -> None:
-    """Measured 0.011 s, where the losses took several times as much."""
+    """Measured 0.014 s, where the losses take 1.6 s."""
     script = """
 import time
 import torch

@@ -181,10 +181,10 @@ def test_the_true_fpr_exceeds_the_budget_as_rarely_as_promised(draw: Any) -> Non
         exceeded_with_ties += true_fpr(found.threshold - GRID) > 0.1
     assert found.risk == pytest.approx(binom.cdf(5, 100, 0.1))
     assert exceeded <= binom.isf(CHANCE, REPEATS, found.risk)
-    # Continuous scores have just that risk, and so have these discrete ones, nearly.
+    # Continuous scores have exactly this risk; these discrete ones are close to it.
     assert exceeded >= binom.ppf(CHANCE, REPEATS, found.risk)
     if draw is discrete:
-        # What `score >= threshold` would do, on this grid: the strict rule is needed.
+        # On this grid the rule `score >= threshold` would break the budget: hence the strict one.
         assert exceeded_with_ties > binom.isf(CHANCE, REPEATS, 0.1)
 
 

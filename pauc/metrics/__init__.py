@@ -8,9 +8,9 @@ Arguments common to every function:
 - ``targets``: ``[N]`` or ``[N, 1]`` of 0 and 1 in any real dtype, on the scores' device.
 - ``ignore_index``: rows with this target are dropped first (a nan score there is harmless).
 
-Multi-label, scores and targets are both ``[N, C]``: each column is measured by itself, on the rows
-whose entry in it is not ignored, and ``C`` is the first dimension of the result. Not in
-``roc_curve_in_band``, whose curves would differ in length: give it one column at a time.
+Multi-label scores and targets are both ``[N, C]``: each column is measured by itself, on the rows
+whose target in that column is not ignored, and ``C`` is the first dimension of the result. Only
+``roc_curve_in_band`` takes one column at a time, since the curves of columns differ in length.
 
 Rates (FPR, TPR, budgets) are fractions in [0, 1]. A threshold ``t`` flags every row with
 ``score >= t``, so tied rows are flagged together. Counts are int64 and results float64, which the

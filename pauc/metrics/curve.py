@@ -1,4 +1,8 @@
-"""The empirical ROC curve as blocks of tied rows, which :mod:`pauc.intervals` takes apart."""
+"""The empirical ROC curve as segments, one for each distinct score, and areas under parts of it.
+
+Apart from the metrics, because :mod:`pauc.intervals` asks what each single row adds to the area.
+The diagnostics of the loss use :func:`ramp_area` too.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
-class Blocks(NamedTuple):
-    """The segments of the curve, one for each distinct score, the highest first; ``[K]`` each."""
+class Segments(NamedTuple):
+    """The segments of the curve, the one of the highest score first; ``[K]`` float64 each."""
 
     start: Tensor  # FPR at its beginning
     end: Tensor  # FPR at its end; the same where no negative has this score
@@ -19,41 +23,54 @@ class Blocks(NamedTuple):
 
 
 def places_of(scores: Tensor) -> tuple[Tensor, int]:
-    """Return for each row how many distinct scores are higher, and how many there are."""
+    """Return each row's place and the number of places ``K``, one for each distinct score.
+
+    The place, ``[N]`` int64, is the number of distinct scores that are higher.
+    """
     distinct, index = torch.unique(scores, return_inverse=True)
     return len(distinct) - 1 - index, len(distinct)
 
 
 def rows_before(place: Tensor, places: int) -> Tensor:
-    """Return ``[r, K + 1]``: of each resample ``[r, n]``, how many rows come before a place."""
+    """Return ``[r, K + 1]`` int64: in each resample, how many rows have a place below 0, 1, ..., K.
+
+    Args:
+        place: ``[r, n]`` int64, the places of the ``n`` rows of ``r`` resamples.
+        places: ``K``, how many places there are.
+    """
+    # One count for all resamples: each has numbers of its own for its places.
     offset = places * torch.arange(len(place), device=place.device).unsqueeze(1)
     counts = torch.bincount((place + offset).flatten(), minlength=len(place) * places)
     return pad(counts.view(len(place), places).cumsum(1), (1, 0))
 
 
-def blocks_of(positives: Tensor, negatives: Tensor) -> Blocks:
-    """Return the blocks of so many positives and negatives ``[K]`` at each distinct score."""
+def segments_of(positives: Tensor, negatives: Tensor) -> Segments:
+    """Return the segments, from the numbers of positives and negatives ``[K]`` at each place."""
     # Whole numbers are divided, so that a vertex at a round FPR lies exactly there.
     fpr, tpr = (pad(count.cumsum(0), (1, 0)) / count.sum() for count in (negatives, positives))
-    return Blocks(fpr[:-1], fpr[1:], tpr[:-1], tpr[1:])
+    return Segments(fpr[:-1], fpr[1:], tpr[:-1], tpr[1:])
 
 
-def areas(blocks: Blocks, alpha: float, beta: float) -> Tensor:
-    """Return ``[K]``: what a positive adds to the area, from its FPR to the band's upper edge."""
-    run = blocks.end - blocks.start
-    return ramp_area(beta, blocks.start, run) - ramp_area(alpha, blocks.start, run)
+def areas(segments: Segments, alpha: float, beta: float) -> Tensor:
+    """Return ``[K]``: the area over the band of the ROC curve of one positive, at each place.
 
-
-def heights(blocks: Blocks, alpha: float, beta: float) -> Tensor:
-    """Return ``[K]``: the mean height of the curve over a block, beyond the band that at its edge.
-
-    0 for a block without negatives, for which nothing asks.
+    That curve is 0 up to the start of the positive's segment and 1 from its end on, with a straight
+    line in between. The area under the whole curve is the mean over the positives.
     """
-    start, end, low, high = blocks
+    run = segments.end - segments.start
+    return ramp_area(beta, segments.start, run) - ramp_area(alpha, segments.start, run)
+
+
+def heights(segments: Segments, alpha: float, beta: float) -> Tensor:
+    """Return ``[K]``: the mean TPR over each segment; outside the band, that at the nearer edge.
+
+    0 for a segment that has no negative, and so no width: only negatives are given a height.
+    """
+    start, end, low, high = segments
     some = end > start
     run = torch.where(some, end - start, 1.0)
     slope = (high - low) / run
-    # Where the curve is vertical at an edge, the side that is inside the band.
+    # Where the curve is vertical at an edge, the height is that of the segment inside the band.
     at_alpha = (some & (end > alpha)).to(torch.uint8).argmax()
     at_beta = (some & (end >= beta)).to(torch.uint8).argmax()
     left, right = start.clamp(alpha, beta), end.clamp(alpha, beta)
@@ -66,8 +83,8 @@ def heights(blocks: Blocks, alpha: float, beta: float) -> Tensor:
 def ramp_area(end: float | Tensor, left: Tensor, width: Tensor) -> Tensor:
     """Return the integral up to ``end`` of a ramp from 0 at ``left`` to 1 at ``left + width``.
 
-    The three broadcast; so does the result. A ``width`` of 0 is a step. ``end`` may be a 0-dim
-    tensor: an edge of the band that moves from call to call.
+    The ramp stays at 1 behind that; a ``width`` of 0 is a step. The three broadcast, and ``end``
+    may be a 0-dim tensor: an edge of the band that moves from call to call.
     """
     # Not `end - left`: there a compiler takes a number `end` for a constant of the graph, and
     # compiles again for the next value; in `left - end` it does not.

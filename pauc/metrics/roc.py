@@ -71,7 +71,7 @@ def roc_curve_in_band(
         ``ROCBand(fpr, tpr, thresholds)``, each ``[K]`` float64 with ``K >= 2``.
 
     Raises:
-        TypeError, ValueError: see the module's docstring.
+        TypeError, ValueError: see :mod:`pauc.metrics`.
     """
     check_band(alpha, beta)
     curve = _roc(_vertices(scores, targets, ignore_index))
@@ -91,8 +91,9 @@ def partial_auc(
 ) -> Tensor:
     """Area under the empirical ROC curve where ``alpha <= FPR <= beta``.
 
-    The trapezoid over blocks of tied scores is exact: on the whole curve it is the Mann-Whitney
-    statistic with ties counted half (Bamber 1975). ``normalize`` says what becomes of the area:
+    The trapezoid, with a straight line across each tie, is exact: on the whole curve it is the
+    Mann-Whitney statistic with ties counted half (Bamber 1975). ``normalize`` chooses what is
+    returned:
 
     - ``"none"``: the raw area, in [0, beta - alpha];
     - ``"width"``: area / (beta - alpha), the mean TPR over the band, in [0, 1];
@@ -113,7 +114,7 @@ def partial_auc(
         0-dim float64; multi-label ``[C]``.
 
     Raises:
-        TypeError, ValueError: see the module's docstring.
+        TypeError, ValueError: see :mod:`pauc.metrics`.
     """
     check_normalize(normalize)
     if have_columns(scores, targets):
@@ -135,13 +136,14 @@ def check_normalize(normalize: str) -> None:
 
 
 def normalized(area: Tensor, alpha: float, beta: float, normalize: str) -> Tensor:
-    """Return what becomes of a raw area over the band, as :func:`partial_auc` says."""
+    """Return a raw area over the band in the form that ``normalize`` names, see `partial_auc`."""
     if normalize == "none":
         return area
     mean_tpr = area / (beta - alpha)
     if normalize == "width":
         return mean_tpr
-    # McClish's low and high, both divided by the width, which would cancel badly in a narrow band.
+    # McClish's formula with all three areas divided by the width: in a narrow band the difference
+    # of the raw ones, high - low, would lose digits.
     chance = (alpha + beta) / 2
     return 0.5 * (1 + (mean_tpr - chance) / (1 - chance))
 
@@ -174,7 +176,7 @@ def tpr_at_fpr(
         ``[C, ...]``.
 
     Raises:
-        TypeError, ValueError: see the module's docstring.
+        TypeError, ValueError: see :mod:`pauc.metrics`.
     """
     if have_columns(scores, targets):
         return by_column(partial(tpr_at_fpr, fpr=fpr, ignore_index=ignore_index), scores, targets)
@@ -212,7 +214,7 @@ def coverage_at_budget(
         ``[C, ...]``.
 
     Raises:
-        TypeError, ValueError: see the module's docstring.
+        TypeError, ValueError: see :mod:`pauc.metrics`.
     """
     if have_columns(scores, targets):
         return by_column(
@@ -238,6 +240,7 @@ def _vertices(scores: Tensor, targets: Tensor, ignore_index: int) -> _Vertices:
 
 
 def _roc(vertices: _Vertices) -> ROCBand:
+    """Return the whole curve, with a point for each vertex."""
     fp, tp = vertices.fp.double(), vertices.tp.double()
     return ROCBand(fp / fp[-1], tp / tp[-1], vertices.thresholds)
 
@@ -245,10 +248,12 @@ def _roc(vertices: _Vertices) -> ROCBand:
 def _edge(curve: ROCBand, fpr: float) -> ROCBand:
     """Return the curve's interpolated point at ``fpr``, or no point where a vertex lies there."""
     at = curve.fpr.new_tensor([fpr])
-    right = torch.searchsorted(curve.fpr, at)  # first vertex with FPR >= fpr: the last has FPR 1
+    right = torch.searchsorted(
+        curve.fpr, at
+    )  # the first with FPR >= fpr: at most the last, of FPR 1
     if curve.fpr[right] == at:
         return ROCBand(at[:0], at[:0], at[:0])
-    left = right - 1  # exists: vertex 0 has FPR 0
+    left = right - 1  # not below 0: vertex 0 has FPR 0, and `fpr` is above that
     share = (at - curve.fpr[left]) / (curve.fpr[right] - curve.fpr[left])
     tpr = torch.lerp(curve.tpr[left], curve.tpr[right], share)
     return ROCBand(at, tpr, curve.thresholds[left])

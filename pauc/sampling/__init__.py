@@ -1,1 +1,1 @@
-"""Which rows make a batch."""
+"""The batch sampler, and what it draws from: a permutation, the positives, the hard negatives."""

@@ -9,17 +9,22 @@ from torch import Tensor
 
 
 class Draws:
-    """Draws from ``present`` rows; nothing but its own generators moves, and all of it is state.
+    """Draws rows from those that are ``present``: each in turn, the positives, or any given ones.
+
+    What changes from call to call is two generators, the position in the permutation and whose turn
+    it is among the classes. :meth:`state_dict` holds all of it; global generators are not used.
 
     Args:
         targets: ``[N]`` int64.
-        present: ``[N]`` bool, rows that may be drawn; at least one.
-        num_classes: 1 is binary, where target 1 alone is a positive; otherwise every class is.
-        seed: of both generators.
+        present: ``[N]`` bool, the rows that may be drawn; at least one.
+        num_classes: 1 is binary: the rows with target 1 are the positives. Otherwise every row is a
+            positive, of its own class.
+        seed: of both generators, at least 0.
 
     Attributes:
         n_rows, n_positives: how many rows there are to draw from.
-        n_classes, smallest_class: how many classes have positives, and the fewest that one has.
+        n_classes, smallest_class: how many classes have positives, and how many of them the class
+            with the fewest has.
     """
 
     def __init__(self, targets: Tensor, present: Tensor, num_classes: int, seed: int) -> None:
@@ -28,22 +33,23 @@ class Draws:
         rows = positive.nonzero().squeeze(1)
         self._by_class = rows[targets[rows].argsort(stable=True)]
         sizes = torch.bincount(targets[rows])
-        self._sizes = sizes[sizes > 0]  # of the classes that have rows
+        self._sizes = sizes[sizes > 0]  # positives of each class that has some
         self._starts = self._sizes.cumsum(0) - self._sizes
         self.n_rows, self.n_positives = len(self._rows), len(rows)
         self.n_classes = len(self._sizes)
         self.smallest_class = int(self._sizes.min()) if self.n_classes else 0
 
         self._free = torch.Generator().manual_seed(seed)
-        # The permutation has a generator of its own: its state before the shuffle stands for the
-        # N indices in a state dict. Seeded from the other, so that no two seeds share a stream.
+        # The permutation has a generator of its own: a state dict then holds this generator's state
+        # before the shuffle, and not the N indices. Its seed is drawn from the other generator, so
+        # that the streams of no two samplers with neighbouring seeds are the same.
         second_seed = int(torch.randint(2**62, (), generator=self._free))
         self._shuffles = torch.Generator().manual_seed(second_seed)
         self._shuffle()
         self._turn = 0  # positives drawn so far, modulo the classes
 
     def iid(self, count: int) -> Tensor:
-        """Return the next rows ``[count]`` of the permutation; a new one follows the last."""
+        """Return the next ``[count]`` rows of the permutation; where it ends, a new one begins."""
         parts = [self._rows[:0]]
         while count > 0:
             if self._position == self.n_rows:
@@ -55,7 +61,10 @@ class Draws:
         return torch.cat(parts)
 
     def positives(self, count: int) -> Tensor:
-        """Return ``[count]`` positives, classes in turn: their numbers differ by one at most."""
+        """Return ``[count]`` positives, drawn with replacement from one class after another.
+
+        Over all calls together, the numbers drawn from two classes differ by at most one.
+        """
         if count == 0:
             return self._rows[:0]
         turns = (self._turn + torch.arange(count)) % len(self._sizes)
@@ -63,7 +72,7 @@ class Draws:
         return self._by_class[self._starts[turns] + self._below(self._sizes[turns], count)]
 
     def among(self, rows: Tensor, count: int) -> Tensor:
-        """Return ``[count]`` of ``rows``, with replacement."""
+        """Return ``[count]`` of the ``rows [K]``, with replacement."""
         return rows[self._below(len(rows), count)]
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,13 +92,14 @@ class Draws:
         self._position, self._turn = state["position"], state["turn"]
 
     def _shuffle(self) -> None:
+        """Begin a new permutation, and keep the generator's state from before it."""
         self._shuffle_state = self._shuffles.get_state()
         order = torch.randperm(self.n_rows, generator=self._shuffles)
         self._permutation, self._position = self._rows[order], 0
 
     def _below(self, sizes: Tensor | int, count: int) -> Tensor:
         """Return ``[count]`` whole numbers, each from 0 up to its size, the size excluded."""
-        # Not `randint`: how much of the stream it takes may depend on the size, and ranks with
-        # hard sets of different sizes must stay in step.
+        # Not `randint`: how many random numbers it uses up may depend on the size. Ranks whose hard
+        # sets differ in size would from then on draw different positives, too.
         uniform = torch.rand(count, generator=self._free, dtype=torch.float64)
         return (uniform * sizes).long()

@@ -7,26 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The pool holds POOL times the rows that are selected after a scan, and is cut back at twice that.
-# Larger: fewer scans when scores drift down, more rows to order at each selection.
+# After a scan of all rows, the pool of candidates holds POOL times as many rows as are selected.
+# When the pool has twice that size, it is cut back to it. A larger POOL means fewer scans while
+# scores drift down, and more rows to put in order at each selection.
 POOL = 4
 
 
 class HardSet:
-    """Last seen scores of ``N`` rows, and the top ``fraction`` of those that were ever seen.
+    """The last seen scores of ``N`` rows, and the top ``fraction`` of the rows that were seen.
 
-    A pool of candidates makes a selection cheap: a row is outside only if its score is at most
+    A pool of candidates makes a selection cheap: every row outside the pool has a score of at most
     ``floor``. While enough rows of the pool are still at or above ``floor``, the best of the pool
-    are the best of all, so a selection costs O(pool), which is O(selected). When too many have
-    fallen below (every score went down, say), all rows are looked at once and a new pool is made.
+    are the best of all rows, and a selection costs O(pool), which is O(selected). When too many
+    have fallen below ``floor`` (because every score went down, say), one scan of all rows makes a
+    new pool.
 
     Args:
         eligible: ``[N]`` bool, rows that may be selected; scores of others are dropped.
-        fraction: share of the seen eligible rows to select, at least one row.
+        fraction: share of the seen eligible rows to select, in (0, 1]; at least one row.
 
     Attributes:
-        rows: ``[K]`` int64, the selection; before the first one all eligible rows.
-        scans: how many selections had to look at all rows.
+        rows: ``[K]`` int64, the selected rows, the best first; before the first selection all
+            eligible rows.
+        scans: how many selections had to scan all rows.
     """
 
     def __init__(self, eligible: Tensor, fraction: float) -> None:
@@ -38,24 +41,25 @@ class HardSet:
         self._seen = 0
         self._floor = -torch.inf
         self._in_pool = torch.zeros_like(eligible)
-        self._pool: list[Tensor] = []  # chunks, so that recording costs O(batch)
+        self._pool: list[Tensor] = []  # in parts, so that recording a batch costs O(batch)
 
     @property
     def candidates(self) -> Tensor:
-        """The rows of the pool, int64."""
+        """The rows of the pool, int64 in no order."""
         self._pool = [torch.cat([self.rows[:0], *self._pool])]
         return self._pool[0]
 
     def record(self, rows: Tensor, scores: Tensor) -> None:
-        """Note the ``scores [n]`` of ``rows [n]``; of a row that comes twice the higher counts.
+        """Take in the ``scores [n]``, any floating dtype, of ``rows [n]`` int64.
 
-        Non-finite scores are dropped, as the loss's queue drops them.
+        Of a row that is given twice the higher score counts. Non-finite scores are dropped, as the
+        loss's queue drops rows with a non-finite logit.
         """
         scores = scores.to(self._scores.dtype)
         usable = self._eligible[rows] & scores.isfinite()
         rows, scores = rows[usable], scores[usable]
         self._seen += len(_distinct(rows[self._scores[rows].isnan()]))
-        # A plain assignment would leave open which of two equal indices wins.
+        # Not a plain assignment: of two scores for one row, torch leaves open which would stay.
         self._scores[rows] = -torch.inf
         self._scores.scatter_reduce_(0, rows, scores, "amax")
         enters = (self._scores[rows] >= self._floor) & ~self._in_pool[rows]
@@ -64,7 +68,7 @@ class HardSet:
         self._pool.append(entering)
 
     def record_all(self, scores: Tensor) -> None:
-        """Note the ``scores [N]`` of all rows; as :meth:`record`, which would sort them."""
+        """Take in the ``scores [N]`` of all rows: as :meth:`record`, but without sorting rows."""
         scores = scores.to(self._scores.dtype)
         self._scores = torch.where(self._eligible & scores.isfinite(), scores, self._scores)
         seen = self._seen_rows()
@@ -72,7 +76,10 @@ class HardSet:
         self._rebuild(seen, POOL * self._size())
 
     def select(self) -> None:
-        """Set ``rows`` to the top ``fraction`` of the rows seen so far, the best first."""
+        """Set ``rows`` to the top ``fraction`` of the rows seen so far, the best first.
+
+        Without any seen row ``rows`` stays as it is.
+        """
         if self._seen == 0:
             return
         size, pool = self._size(), self.candidates
@@ -102,9 +109,11 @@ class HardSet:
         self._in_pool.zero_()[self._pool[0]] = True
 
     def _size(self) -> int:
+        """Return how many rows a selection has."""
         return max(1, round(self.fraction * self._seen))
 
     def _seen_rows(self) -> Tensor:
+        """Return the rows ``[n]`` int64 that have a score, from a scan of all."""
         return self._scores.isfinite().nonzero().squeeze(1)
 
     def _rebuild(self, rows: Tensor, size: int) -> Tensor:
@@ -118,6 +127,7 @@ class HardSet:
 
 
 def _distinct(rows: Tensor) -> Tensor:
-    """Return the values of ``rows [n]``, each once."""
+    """Return the values of ``rows [n]`` in ascending order, each once."""
     ordered = rows.sort().values
+    # The first row equals itself: True, or nothing where there are no rows.
     return ordered[torch.cat([ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]])]

@@ -36,45 +36,49 @@ class BandSampler(Sampler[list[int]]):
                 sampler.update(rows, logits)
             sampler.refresh()
 
-    The data set yields each row's index for ``update`` only; without it, call
-    ``refresh(scores_of_all_rows)`` now and then. One that takes a list of indices, as
-    ``TensorDataset`` does, loads faster as ``DataLoader(data, sampler=sampler, batch_size=None)``.
+    The data set yields each row's index for ``update`` only; a data set that does not can do with
+    ``refresh(scores_of_all_rows)`` now and then. If the data set can be indexed by a list, as
+    ``TensorDataset`` can, ``DataLoader(data, sampler=sampler, batch_size=None)`` loads faster.
 
-    A batch has ``round(batch_size * iid_share)`` iid rows, in the order of a permutation of the
-    data set (a new one when it is used up, within a batch too, so that each row comes equally
-    often); then the positives, with replacement, evenly over the classes that have rows; the rest
-    are drawn with replacement from the hard negatives: the top ``hard_fraction`` of the negatives
-    seen so far by last seen score, all negatives before the first ``refresh``. A row can thus be
-    in a batch more than once. Rows whose target is ``ignore_index`` are never drawn.
+    A batch begins with ``round(batch_size * iid_share)`` iid rows, in the order of a permutation of
+    the data set. Where that is used up, in the middle of a batch too, a new permutation begins, so
+    that each row comes equally often. Then come the positives, drawn with replacement and evenly
+    over the classes that have rows. The rest are drawn with replacement from the hard negatives:
+    the top ``hard_fraction`` of the negatives seen so far, by last seen score; before the first
+    ``refresh``, all negatives. A row can thus be in a batch more than once. Rows whose target is
+    ``ignore_index`` are never drawn.
 
-    With several ranks, each makes the same draws from the same ``seed`` and takes its own columns
-    of a batch of ``world_size * batch_size`` rows: together they hold the rows that one rank with
-    that batch size would, no iid row twice in a pass. Hard negatives are the same everywhere if
-    every rank gets the same scores (gather them before ``update``); where ranks record only their
-    own, each draws from its own hard set, and the other parts are as before.
+    With several ranks, each makes the same draws from the same ``seed``, for a batch of
+    ``world_size * batch_size`` rows, and takes its own part: together the ranks hold the rows that
+    a single one with that batch size would, and no iid row twice in a pass. The hard set is the
+    same on all ranks if all record the same scores (gather them before ``update``). Where each rank
+    records only its own scores, each draws hard negatives from a hard set of its own; iid rows and
+    positives are not affected.
 
     Args:
         targets: ``[N]`` or ``[N, 1]``, class indices (binary: 0 or 1) or ``ignore_index``; a
             tensor or what :func:`torch.as_tensor` takes.
-        batch_size: rows of a batch, of each rank.
-        num_classes: 1 is binary. Otherwise one against the rest: every row is a negative of the
-            other classes, and its score for hardness is its highest logit among these.
-        iid_share: above 0. The edges come from these rows; fewer make them noisier.
-        positive_share: at least 0; what the two shares leave are hard negatives.
-        hard_fraction: in (0, 1].
-        num_batches: of an epoch. None: until the iid rows have gone through the data set once,
-            ``1 / iid_share`` times as many as plain batches would need.
+        batch_size: rows of a batch, on each rank.
+        num_classes: 1 is binary. Otherwise one against the rest: a row is a negative of every class
+            but its own, and how hard it is its highest logit among those classes says.
+        iid_share: share of iid rows in a batch, in (0, 1]. The band's edges are taken from these
+            rows alone, and the fewer they are, the noisier the edges.
+        positive_share: share of added positives, in [0, 1]. What the two shares leave are hard
+            negatives.
+        hard_fraction: share of the seen negatives that are hard, in (0, 1].
+        num_batches: batches of an epoch. None: as many as bring each row once among the iid rows,
+            ``1 / iid_share`` times the number of plain batches.
         seed: of the sampler's own generators; global ones are neither read nor changed.
         rank, world_size: of this process, and the number of processes.
         ignore_index: target of rows to leave out.
-        max_prefetch: batches of which :meth:`state_dict` can take back the draw; at least
-            ``num_workers * prefetch_factor``.
+        max_prefetch: how many drawn batches :meth:`state_dict` can take back; at least the
+            loader's ``num_workers * prefetch_factor``.
 
     Attributes:
         iid_mask: ``[batch_size]`` bool on the CPU, for every batch.
-        iid_share: of the rows of a batch, after rounding.
-        positive_rate: share of positives that a batch has on average, not counting those of other
-            classes that are drawn as hard negatives; with several classes, that of the rarest.
+        iid_share: share of iid rows in a batch, after rounding to whole rows.
+        positive_rate: share of positives in a batch on average; with several classes, of positives
+            of the rarest, without those that are drawn as hard negatives of other classes.
 
     Raises:
         TypeError, ValueError: a bad argument, named with what was expected and what came.
@@ -106,10 +110,11 @@ class BandSampler(Sampler[list[int]]):
         self.batch_size, self.num_classes = batch_size, num_classes
         self.rank, self.world_size = rank, world_size
         self._n_iid = round(batch_size * iid_share)
-        # Rounding the sum leaves no hard row by accident where the shares add up to 1.
+        # The sum is rounded, and not the second share: where the shares add up to 1, rounding both
+        # could leave a place for a hard negative.
         self._n_positive = round(batch_size * (iid_share + positive_share)) - self._n_iid
-        # A batch's layout never changes, and neither workers nor collation reorder rows. So one
-        # constant mask is right for each batch, however many were prefetched meanwhile.
+        # The layout of a batch never changes, and neither workers nor collation reorder rows: one
+        # constant mask is right for every batch, however many batches a loader draws ahead.
         self.iid_mask = torch.arange(batch_size) < self._n_iid
         self.iid_share = self._n_iid / batch_size
 
@@ -124,10 +129,12 @@ class BandSampler(Sampler[list[int]]):
         check_int("num_batches", num_batches, 1)
         self.num_batches = num_batches
 
-        self._in_epoch = 0
-        self._handed = 0  # batches of the running iteration
-        self._log: deque[Tensor] = deque(maxlen=max_prefetch)  # the last ones drawn, of all ranks
-        self._replay: deque[Tensor] = deque()  # drawn before a resume, not yet trained on
+        self._in_epoch = 0  # batches of the running epoch that were handed out
+        self._handed = 0  # batches that the running `iter` handed out; 0 after a resume
+        # Batches of all ranks, `[world_size, batch_size]` each: the last ones that were handed out,
+        # and those that were drawn before a resume but not trained on.
+        self._log: deque[Tensor] = deque(maxlen=max_prefetch)
+        self._replay: deque[Tensor] = deque()
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
@@ -135,23 +142,25 @@ class BandSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Start an epoch; the first after :meth:`load_state_dict` goes on with the saved one."""
-        # Done here and not in the generator, whose body waits for the first batch: `state_dict` may
-        # come earlier. And only after a batch: a DataLoader with workers calls `iter` twice.
+        # Here, and not in the generator, which does nothing before its first batch is asked for: a
+        # `state_dict` taken before that would still count the old epoch. Only if a batch was handed
+        # out, since a DataLoader with workers calls `iter` twice, and a resumed epoch must go on.
         if self._handed > 0:
             self._in_epoch = self._handed = 0
         return self._batches()
 
     @property
     def hard_rows(self) -> Tensor:
-        """The rows ``[K]`` that hard negatives are drawn from, the highest score first."""
+        """The rows ``[K]`` int64 that hard negatives are drawn from, the highest score first."""
         return self._hard.rows.clone()
 
     @property
     def candidates(self) -> Tensor:
-        """Rows worth scoring anew before a refresh, a few times the hard set and its next ones too.
+        """The rows ``[K]`` int64 that are worth a new score before a refresh.
 
-        ``sampler.update(rows, model(features[rows]))`` for these, then ``refresh()``, keeps hard
-        rows current at O(hard set) where ``update`` in each step is not wanted.
+        They are the hard set and a few times as many rows that came next to it. In place of an
+        ``update`` in each step, ``sampler.update(rows, model(features[rows]))`` for these rows and
+        then ``refresh()`` keep the hard set current, at a cost of O(hard set).
         """
         return self._hard.candidates.clone()
 
@@ -162,8 +171,8 @@ class BandSampler(Sampler[list[int]]):
         the host, which waits for them.
 
         Args:
-            indices: ``[n]`` int, rows of ``targets``. Of a row that comes twice the higher score
-                counts.
+            indices: ``[n]`` int, rows of ``targets``. Of a row that is given twice the higher
+                score counts.
             scores: ``[n, num_classes]`` or, binary, ``[n]``: the logits, any floating dtype.
                 Non-finite ones are dropped.
 
@@ -182,10 +191,10 @@ class BandSampler(Sampler[list[int]]):
         """Select the hard set anew; batches drawn from here on use it, prefetched ones do not.
 
         Args:
-            scores: ``[N, num_classes]`` or, binary, ``[N]``: scores of all rows, to be recorded
-                first; O(N). None: the recorded ones; O(hard set), but for a scan of the N recorded
-                scores when most of the former candidates have fallen behind. The selection is
-                exact either way.
+            scores: ``[N, num_classes]`` or, binary, ``[N]``: scores of all rows, which are recorded
+                first; O(N). None: the selection is by the recorded scores, at a cost of O(hard
+                set), and now and then, when most of the candidates have fallen behind, by a scan of
+                all N. The selection is exact either way.
 
         Raises:
             ValueError: shapes that do not fit.
@@ -207,8 +216,9 @@ class BandSampler(Sampler[list[int]]):
                 ``in_order=False`` cannot tell which these are. None: all that were drawn.
 
         Raises:
-            TypeError, ValueError: not a number of batches, more than were drawn, or so few that
-                the others are no longer known (see ``max_prefetch``).
+            TypeError: ``consumed`` is no integer.
+            ValueError: it is below 0 or above the number of drawn batches, or leaves more of these
+                to take back than are remembered (see ``max_prefetch``).
         """
         ahead = 0 if consumed is None else self._ahead(consumed)
         drawn = list(self._log)
@@ -224,7 +234,7 @@ class BandSampler(Sampler[list[int]]):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a state; the next ``iter`` yields the rest of the epoch that was in progress.
 
-        Of an epoch that was complete nothing is left, so that ``iter`` starts the next one.
+        If that epoch was complete, ``iter`` starts the next one.
 
         Raises:
             ValueError: a state of a sampler with other rows, shares or batch sizes.
@@ -243,6 +253,7 @@ class BandSampler(Sampler[list[int]]):
         self._handed = 0
 
     def _batches(self) -> Iterator[list[int]]:
+        """Yield the rest of the epoch, this rank's part of each batch."""
         while self._in_epoch < self.num_batches:
             batch = self._replay.popleft() if self._replay else self._draw()
             self._log.append(batch)
@@ -273,19 +284,20 @@ class BandSampler(Sampler[list[int]]):
         return scores
 
     def _hardness(self, targets: Tensor, scores: Tensor) -> Tensor:
-        """Return ``[n]``: a row's highest score among the classes whose negative it is."""
+        """Return ``[n]``: each row's highest score among the classes of which it is a negative."""
         if self.num_classes == 1:
             return scores[:, 0]
         own = targets.clamp(0, self.num_classes - 1).unsqueeze(1)
         return scores.scatter(1, own, -torch.inf).amax(1)
 
     def _positive_rate(self) -> float:
+        """Return the expected share of a batch, as the attribute ``positive_rate`` says."""
         share = self._draws.smallest_class / max(self._draws.n_rows, 1)
         added = self._n_positive / max(self._draws.n_classes, 1)
         return (self._n_iid * share + added) / self.batch_size
 
     def _ahead(self, consumed: int) -> int:
-        """Return how many drawn batches training has not seen."""
+        """Return how many of the drawn batches are not among the ``consumed`` ones."""
         check_int("consumed", consumed, 0)
         ahead = self._handed - consumed
         if ahead < 0:
@@ -301,7 +313,7 @@ class BandSampler(Sampler[list[int]]):
         return ahead
 
     def _layout(self) -> dict[str, int]:
-        """What must agree for a state to mean the same batches here."""
+        """Return the numbers that must be equal for one sampler to take over another's state."""
         return {
             "number of rows": len(self._targets),
             "number of drawable rows": self._draws.n_rows,
@@ -314,7 +326,7 @@ class BandSampler(Sampler[list[int]]):
         }
 
     def _check_parts(self, iid_share: float) -> None:
-        """Raise if a part of the batch has no rows to be drawn from."""
+        """Raise if there are no rows from which a part of the batch could be drawn."""
         if self._n_iid == 0:
             raise ValueError(
                 f"iid_share must give at least one row of batch_size={self.batch_size}, "
@@ -346,13 +358,14 @@ def _as_targets(targets: Tensor, num_classes: int, ignore_index: int) -> Tensor:
 
 
 def _check_ranks(rank: int, world_size: int) -> None:
+    """Raise unless ``rank`` is in ``0..world_size - 1``."""
     check_int("rank", rank, 0)
     if rank >= world_size:
         raise ValueError(f"rank must be below world_size={world_size}, got {rank}")
 
 
 def _check_shares(iid_share: float, positive_share: float, hard_fraction: float) -> None:
-    """Raise unless the shares are in their ranges and leave nothing negative."""
+    """Raise unless the shares are in their ranges and the first two sum to at most 1."""
     shares = {"iid_share": iid_share, "positive_share": positive_share}
     for name, value in {**shares, "hard_fraction": hard_fraction}.items():
         check_real(name, value)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pauc.metrics import coverage_at_budget, partial_auc, roc_curve_in_band, tpr_at_fpr
 
-# A third of the profile's examples: there are many laws here, and each finds its mutants early.
+# A third of the profile's examples: there are many laws here, and each finds a fault early.
 examples = settings(max_examples=settings().max_examples // 3)
 
 EPS = torch.finfo(torch.float64).eps

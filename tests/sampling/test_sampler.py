@@ -87,7 +87,7 @@ def test_a_batch_larger_than_the_data_set_repeats_it():
 
 @pytest.mark.parametrize(("iid_share", "expected"), [(0.5, 25), (1.0, 13), (0.25, 49)])
 def test_an_epoch_covers_the_data_set_once_with_iid_rows(iid_share, expected):
-    targets = binary_targets()  # 385 rows that count
+    targets = binary_targets()  # 385 rows are not ignored
     sampler = BandSampler(targets, 32, iid_share=iid_share, positive_share=0.0)
     assert len(sampler) == len(list(sampler)) == len(list(sampler)) == expected
 
@@ -182,7 +182,7 @@ class HardSetMachine(RuleBasedStateMachine):
         self.seen = {}
         self.shift = 0.0
 
-    # Batches come from a seed: lists that the engine draws are too short to move the pool.
+    # Rows come from a seed: lists that Hypothesis draws are too short to change the pool.
     @rule(count=st.integers(0, 250), seed=SEEDS, coarse=st.booleans())
     def record(self, count, seed, coarse):
         generator = torch.Generator().manual_seed(seed)
@@ -310,7 +310,7 @@ def test_a_resumed_run_draws_the_same_batches(stop, prefetch, again):
     for n_batches in (stop, min(again, 25 - stop)):
         train(sampler, n_batches, prefetch, parts)
         state = reload(sampler.state_dict(consumed=n_batches))
-        sampler = BandSampler(targets, 32, seed=7)  # the state brings the stream
+        sampler = BandSampler(targets, 32, seed=7)  # another seed: the state must replace it
         sampler.load_state_dict(state)
     train(sampler, 25 - len(parts), prefetch, parts)
     assert parts == whole
@@ -331,7 +331,8 @@ def test_a_saved_sampler_is_not_tied_to_its_state():
         assert list(resumed) == rest
         assert len(rest) == len(sampler) - 3
         resumed.update(torch.arange(400), scores_of(targets, seed=5))
-        assert len(list(resumed)) == len(sampler)  # then whole epochs follow
+        # The saved epoch is over with its rest; the next one is whole.
+        assert len(list(resumed)) == len(sampler)
 
 
 def test_the_classes_turn_is_resumed():
@@ -353,7 +354,7 @@ def test_after_a_complete_epoch_the_next_one_follows():
     sampler.load_state_dict(state)
     assert list(sampler) == second
     iter(sampler)
-    sampler.state_dict(consumed=0)  # of the new iteration, not of the one before
+    sampler.state_dict(consumed=0)  # counts from the new iteration, not from the one before
 
 
 def test_resuming_with_workers_loses_no_prefetched_batch():
@@ -367,7 +368,7 @@ def test_resuming_with_workers_loses_no_prefetched_batch():
     sampler = BandSampler(targets, 32)
     parts = [rows.tolist() for (rows,) in islice(loader(sampler), 7)]
     state = reload(sampler.state_dict(consumed=7))
-    assert len(state["unused"]) == 4  # two workers, each two ahead
+    assert len(state["unused"]) == 4  # two workers, each of which has drawn two batches ahead
     resumed = BandSampler(targets, 32)
     resumed.load_state_dict(state)
     parts += [rows.tolist() for (rows,) in loader(resumed)]
