@@ -9,8 +9,9 @@ Out come a table and a picture of the ROC curves.
     python examples/quickstart.py --quick        # a few seconds; too short to compare losses
     python examples/quickstart.py --defaults     # also the loss's own defaults, alone: they lose
 
-The best epoch is chosen on validation rows; test rows only report. README.md has the figures of
-three seeds. Steps are equal, time is not: the loss makes a step of so small a model a fifth longer.
+The best epoch is chosen on validation rows; test rows only report. docs/choose.md has the figures
+of three seeds. Steps are equal, time is not: the loss makes a step of so small a model a fifth
+longer.
 """
 
 from __future__ import annotations

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from pauc import native
-from pauc.config import LossConfig, PAUCConfig, RecallAtQuantileConfig, SmoothAPConfig, Support
+from pauc.config import LossConfig, PAUCConfig, RecallAtQuantileConfig, SmoothAPConfig
 from pauc.core import partial_auc, recall, smooth_ap
 from pauc.core.batch import Rows, check_rows, make_batch
 from pauc.core.outcome import Outcome
 from pauc.core.queue import QueueState
+from pauc.support import Support
 
 
 class _Core(NamedTuple):

@@ -1,10 +1,11 @@
 """Pictures of a model at its budget: ROC curves over the band, scores, diagnostics over training.
 
-Needs matplotlib: ``pip install 'pauc[plot]'``. ``import pauc`` does not import this module. Every
-function draws into ``ax``, or into a new figure, and returns the ``Axes``, so that titles, limits
-and files stay with the caller; nothing is shown and no global style is changed. Colours are those
-of Okabe and Ito (2008), with a dash for each, so that neither colour-blind readers nor grey prints
-lose a line.
+Needs matplotlib: ``pip install 'torch-pauc[plot]'``. ``import pauc`` does not import this module.
+
+Every function draws into ``ax``, or into a new figure, and returns the ``Axes``: titles, limits and
+files are the caller's. No function shows a figure or changes matplotlib's global style. Colours are
+those of Okabe and Ito (2008), and neighbouring lines differ in their dashes too, so that a reader
+who is colour-blind, or has a grey print, can tell the lines apart.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ try:
     from matplotlib.axes import Axes
 except ImportError as error:
     raise ImportError(
-        "pauc.plot needs matplotlib, which is not installed. Cure: pip install 'pauc[plot]'"
+        "pauc.plot needs matplotlib, which is not installed. Cure: pip install 'torch-pauc[plot]'"
     ) from error
 
 __all__ = ["roc", "score_histogram", "training"]
@@ -48,7 +49,6 @@ _LABELS = {
     "ref_count": "reference rows",
     "realised_fpr": "realised FPR",
 }
-# Below this many rows in the band its edges are noise, and the loss warns.
 
 History = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 

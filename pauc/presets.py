@@ -1,4 +1,4 @@
-"""The configuration that the coverage study supports, from what a person knows beforehand."""
+"""Rules of thumb: how long a queue must be, and the options that the coverage study supports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _POSITIVES = 50
 # five do in the next batch, and where there is none the negatives would be pushed alone.
 _COUNTABLE = 5
 _LONGEST_QUEUE = 65_536
-# Fewer expected reference rows in the band than this make its edges a lottery.
+# With fewer expected reference rows in the band than this, chance decides where its edges lie: the
+# loss warns, and the picture of the band's count draws a line here.
 STARVED = 10
 
 

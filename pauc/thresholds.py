@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pauc._public import public
 from pauc.checks import check_number
 from pauc.metrics.inputs import kept_rows
 
@@ -17,6 +18,7 @@ __all__ = ["OperatingPoint", "select_threshold"]
 _SLACK = 1e-9
 
 
+@public
 class OperatingPoint(NamedTuple):
     """A threshold and what it does, as plain numbers that can be written into a configuration."""
 

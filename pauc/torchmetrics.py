@@ -1,18 +1,18 @@
 """The metrics of :mod:`pauc.metrics` as :class:`torchmetrics.Metric`, for training loops that log.
 
-Needs torchmetrics: ``pip install 'pauc[torchmetrics]'``.
+Needs torchmetrics: ``pip install 'torch-pauc[torchmetrics]'``.
 
-Every class keeps all rows that it is shown, since an exact curve needs them, and gathers those of
-all ranks before it computes. ``update(preds, target)`` takes what the functions take, raw scores
-``[N]`` or ``[N, 1]`` and targets of 0, 1 and ``ignore_index``, and raises as they do. Where one of
-the two classes has no row (so far, or in the one batch that ``forward`` computes), the value is
-nan.
+Every class keeps the scores and targets of all rows that it is shown, since an exact curve needs
+them, and gathers the rows of all ranks before it computes. ``update(preds, target)`` takes what the
+functions take, raw scores ``[N]`` or ``[N, 1]`` and targets of 0, 1 and ``ignore_index``, and
+raises as they do. The value is float64; it is nan where one of the two classes has no row (so far,
+or in the one batch that ``forward`` computes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "pauc.torchmetrics needs torchmetrics, which is not installed. Cure: "
-        "pip install 'pauc[torchmetrics]'"
+        "pip install 'torch-pauc[torchmetrics]'"
     ) from error
 
 __all__ = ["CoverageAtBudget", "PartialAUC", "TPRAtFPR"]
@@ -36,8 +36,11 @@ Rates = float | Sequence[float] | Tensor
 
 
 class _RowMetric(Metric):
-    """Keeps scores and targets; a subclass says what to compute of them."""
+    """Keeps scores and targets; a subclass names the function of :mod:`pauc.metrics` to compute."""
 
+    _function: ClassVar[Callable[..., Tensor]]
+    _options: ClassVar[tuple[str, ...]]  # keywords of the function, and the attributes with values
+    _shape: tuple[int, ...] = ()  # of the value
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
@@ -54,23 +57,24 @@ class _RowMetric(Metric):
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Take in rows: scores ``[N]`` or ``[N, 1]``, targets likewise."""
         kept_rows(preds, target, self.ignore_index)
-        # Ignored rows stay: a MetricCollection may share the rows with metrics that count them.
+        # Ignored rows are kept: in a MetricCollection, metrics with another ignore_index may share
+        # these rows, and count them.
         self.scores.append(preds.detach().reshape(-1))
         self.targets.append(target.detach().reshape(-1))
 
     def compute(self) -> Tensor:
         """Return the metric of all rows, float64; nan where a class has no row."""
-        rows = dim_zero_cat(self.scores), dim_zero_cat(self.targets)
-        _, kept = kept_rows(*rows, self.ignore_index)
+        scores, targets = dim_zero_cat(self.scores), dim_zero_cat(self.targets)
+        _, kept = kept_rows(scores, targets, self.ignore_index)
         if not (kept == 0).any() or not (kept == 1).any():
-            return torch.full(self._shape(), torch.nan, dtype=torch.float64, device=kept.device)
-        return self._measure(*rows)
+            return torch.full(self._shape, torch.nan, dtype=torch.float64, device=kept.device)
+        options = {name: getattr(self, name) for name in self._options}
+        return self._function(scores, targets, **options, ignore_index=self.ignore_index)
 
-    def _shape(self) -> tuple[int, ...]:
-        return ()
 
-    def _measure(self, scores: Tensor, targets: Tensor) -> Tensor:
-        raise NotImplementedError
+def _shape_of(rates: Rates, name: str) -> tuple[int, ...]:
+    """Return the shape of one or more rates, which are checked."""
+    return tuple(check_rates(rates, name)[0].shape)
 
 
 class TPRAtFPR(_RowMetric):
@@ -85,16 +89,11 @@ class TPRAtFPR(_RowMetric):
         TypeError, ValueError: an argument of the wrong type or out of its range.
     """
 
+    _function, _options = staticmethod(tpr_at_fpr), ("fpr",)
+
     def __init__(self, fpr: Rates, *, ignore_index: int = -100, **kwargs: Any) -> None:
         super().__init__(ignore_index, **kwargs)
-        self._rates, _ = check_rates(fpr, "fpr")
-        self.fpr = fpr
-
-    def _shape(self) -> tuple[int, ...]:
-        return tuple(self._rates.shape)
-
-    def _measure(self, scores: Tensor, targets: Tensor) -> Tensor:
-        return tpr_at_fpr(scores, targets, self.fpr, ignore_index=self.ignore_index)
+        self.fpr, self._shape = fpr, _shape_of(fpr, "fpr")
 
 
 class CoverageAtBudget(_RowMetric):
@@ -109,16 +108,11 @@ class CoverageAtBudget(_RowMetric):
         TypeError, ValueError: an argument of the wrong type or out of its range.
     """
 
+    _function, _options = staticmethod(coverage_at_budget), ("budget",)
+
     def __init__(self, budget: Rates, *, ignore_index: int = -100, **kwargs: Any) -> None:
         super().__init__(ignore_index, **kwargs)
-        self._rates, _ = check_rates(budget, "budget")
-        self.budget = budget
-
-    def _shape(self) -> tuple[int, ...]:
-        return tuple(self._rates.shape)
-
-    def _measure(self, scores: Tensor, targets: Tensor) -> Tensor:
-        return coverage_at_budget(scores, targets, self.budget, ignore_index=self.ignore_index)
+        self.budget, self._shape = budget, _shape_of(budget, "budget")
 
 
 class PartialAUC(_RowMetric):
@@ -134,6 +128,8 @@ class PartialAUC(_RowMetric):
         TypeError, ValueError: an argument of the wrong type or out of its range.
     """
 
+    _function, _options = staticmethod(partial_auc), ("alpha", "beta", "normalize")
+
     def __init__(
         self,
         alpha: float = 0.0,
@@ -147,13 +143,3 @@ class PartialAUC(_RowMetric):
         check_band(alpha, beta)
         check_normalize(normalize)
         self.alpha, self.beta, self.normalize = alpha, beta, normalize
-
-    def _measure(self, scores: Tensor, targets: Tensor) -> Tensor:
-        return partial_auc(
-            scores,
-            targets,
-            self.alpha,
-            self.beta,
-            normalize=self.normalize,
-            ignore_index=self.ignore_index,
-        )

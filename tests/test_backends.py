@@ -10,7 +10,6 @@ import torch
 
 import pauc
 from pauc import PAUCConfig, RecallAtQuantileConfig, SmoothAPConfig, backends, init_queue
-from pauc.config import ANY, Support, without_idle_options
 from pauc.core import partial_auc, recall, smooth_ap
 from pauc.core.batch import Rows
 from pauc.distributed import sharded
@@ -18,6 +17,7 @@ from pauc.native import options as native_options
 from pauc.pairs import blocks
 from pauc.pairs import operator as pairs
 from pauc.pairs.links import LINKS, LOGISTIC, SIGMOID, Link, Side
+from pauc.support import ANY, Support, without_idle_options
 
 SUPPORTS = {
     "core": partial_auc.SUPPORT,

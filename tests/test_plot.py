@@ -235,4 +235,4 @@ def test_matplotlib_is_imported_by_the_pictures_alone_and_missed_with_its_cure()
     ran = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
     )
-    assert ran.stdout.strip().endswith("Cure: pip install 'pauc[plot]'")
+    assert ran.stdout.strip().endswith("Cure: pip install 'torch-pauc[plot]'")

@@ -156,5 +156,5 @@ def test_bad_options_are_refused_at_once() -> None:
 def test_without_torchmetrics_the_error_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
     monkeypatch.delitem(sys.modules, "pauc.torchmetrics")
-    with pytest.raises(ImportError, match=r"pip install 'pauc\[torchmetrics\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'torch-pauc\[torchmetrics\]'"):
         importlib.import_module("pauc.torchmetrics")

@@ -128,7 +128,7 @@ def say(record: Record, what: str, found: str) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """tables and figures into README.md, from the results alone"""
-    from .report import update
+    from .update import update
 
     update(options.synthetic, options.real)
 

@@ -7,14 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks._report import replace_in_readme
-
 from .intervals import BySeed, Estimate, difference, estimate
-from .store import Record, Store
+from .store import Record
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-README = HERE / "README.md"
 BCE_LOSSES = {"bce", "focal"}  # the losses that the others are compared to
 OUR_LOSSES = {"pauc", "preset", "our_smooth_ap", "our_recall"}
 Value = Callable[[Record], float]
@@ -30,24 +25,6 @@ class Group(NamedTuple):
     chooses: Value  # picks the best BCE arm
     limit: Value | None
     compared: tuple[str, ...]  # the metrics that differences are given of
-
-
-def update(synthetic: Sequence[Path], real: Sequence[Path]) -> None:
-    """Write all tables and figures: here, and the summary of the real part into the main README."""
-    from .summary import draw_summary, summary  # builds on this module
-
-    for spot, paths, groups in (
-        ("synthetic", synthetic, synthetic_groups),
-        ("real", real, real_groups),
-    ):
-        made = groups([record for path in paths for record in Store(path).records.values()])
-        text = "\n\n".join(table(group) for group in made) or "Not run yet."
-        replace_in_readme(f"coverage-{spot}", text, README)
-        if made:
-            draw(made, HERE / f"coverage-{spot}.png")
-    if made:  # the real groups
-        replace_in_readme("coverage-summary", summary(made), ROOT / "README.md")
-        draw_summary(made, ROOT / "docs" / "coverage.png")
 
 
 def synthetic_groups(records: Iterable[Record]) -> list[Group]:

@@ -12,6 +12,7 @@ from pauc.core.band import Band, band_edges
 from pauc.core.pool import Pool
 from pauc.core.quantiles import masked_top, static_depth
 from pauc.core.surrogates import Positives, class_mean
+from pauc.metrics.curve import ramp_area
 from pauc.pairs.blocks import count_not_above
 
 
@@ -106,11 +107,3 @@ def where_valid(measured: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]
         name: torch.where(valid, value.detach(), math.nan if value.is_floating_point() else 0)
         for name, value in measured.items()
     }
-
-
-def ramp_area(end: Number, left: Tensor, width: Tensor) -> Tensor:
-    """Return the integral up to ``end`` of a ramp from 0 at ``left`` to 1 at ``left + width``."""
-    # Not `end - left`: a compiler would take `end` for a constant there, and not in a difference.
-    along = (left - end).clamp(max=0).neg()
-    on_ramp = torch.minimum(along, width)
-    return on_ramp**2 / (2 * torch.where(width > 0, width, 1.0)) + (along - on_ramp)

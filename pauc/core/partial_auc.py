@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pauc.config import ANY, PAUCConfig, Support
+from pauc.config import PAUCConfig
 from pauc.core.band import Band, make_band
 from pauc.core.batch import Batch
 from pauc.core.diagnostics import diagnose, realised_fpr
@@ -21,6 +21,7 @@ from pauc.core.step import Scored, ScoreInput, live_factor, take_step
 from pauc.core.surrogates import scale_gradient, trapezoid_contributions
 from pauc.pairs.links import LINKS
 from pauc.pairs.operator import sum_link
+from pauc.support import ANY, Support
 
 SUPPORT = Support(
     "core",

@@ -47,11 +47,11 @@ def masked_top(scores: Tensor, mask: Tensor, k: int) -> Tensor:
 
 
 def static_depth(level: Number, columns: int, bound: float | None = None) -> int:
-    """Return a depth of at least :func:`top_depth`, where data are not read.
+    """Return how many of the largest scores to put in order where the count is not read.
 
-    Depths are part of a compiled graph. For a tensor it is one for all levels up to ``bound``; for
-    a number one for each factor of four, so that a level that moves from step to step meets a
-    handful of graphs.
+    At least :func:`top_depth` of all columns. A compiled graph has the depth as a constant, so it
+    must change rarely: a level that is a tensor has one depth, for all levels up to ``bound``; a
+    number has one for each factor of four, so that a level that moves meets a handful of graphs.
     """
     if isinstance(level, Tensor):
         return top_depth(1.0 if bound is None else bound, columns)
@@ -84,12 +84,13 @@ def quantiles(
     last = (count.per_class.unsqueeze(-1) - 1).clamp(min=0)
     # Positions count downwards from the largest score: FPR q is q (n - 1) rows below it. float64,
     # since float32 would move the position itself from about 10 million rows on.
-    # A tensor of the levels would be copied to an accelerator, which makes the host wait.
+    # The levels stay numbers: a tensor of them would be copied to an accelerator, and the host
+    # would wait for it.
     position = torch.cat([level * last.double() for level in levels], dim=-1)
     above, below = position.floor().long(), position.ceil().long()
 
     deepest = _depth(levels[-1], count, scores.shape[-1], bound)
-    # Selecting each level would need a depth for each.
+    # An unread level has no depth of its own, so that all levels are read off one ordered top.
     unread = any(isinstance(level, Tensor) for level in levels)
     if unread or deepest <= _SHALLOW * count.most or len(levels) > _FEW_LEVELS:
         values = masked_top(scores, mask, deepest)

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pauc.config import ANY, PAUCConfig, RecallAtQuantileConfig, Support, options_of
+from pauc.config import PAUCConfig, RecallAtQuantileConfig, options_of
 from pauc.core import partial_auc
 from pauc.core.band import Band, make_band
 from pauc.core.batch import Batch
@@ -17,6 +17,7 @@ from pauc.core.pool import Pool
 from pauc.core.queue import QueueState
 from pauc.core.step import Scored, ScoreInput, take_step
 from pauc.core.surrogates import Positives, class_mean
+from pauc.support import ANY, Support
 
 SUPPORT = Support(
     "core",

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pauc.config import ANY, SmoothAPConfig, Support
+from pauc.config import SmoothAPConfig
 from pauc.core.band import robust_scale, safe_width
 from pauc.core.batch import Batch
 from pauc.core.outcome import Outcome
@@ -19,6 +19,7 @@ from pauc.core.step import Scored, ScoreInput, columns_of, live_factor, take_ste
 from pauc.core.surrogates import Positives, class_mean, scale_gradient
 from pauc.pairs.blocks import count_not_above
 from pauc.pairs.operator import mean_link
+from pauc.support import ANY, Support
 
 SUPPORT = Support(
     "core",

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pauc.config import LossConfig, PAUCConfig, Support
+from pauc.config import LossConfig, PAUCConfig
 from pauc.core import partial_auc
 from pauc.core.band import (
     Band,
@@ -51,6 +51,7 @@ from pauc.distributed.gather import attach_for_average
 from pauc.distributed.quantiles import quantiles_of_all
 from pauc.distributed.ranks import Ranks
 from pauc.pairs.operator import mean_link
+from pauc.support import Support
 
 SUPPORT = Support(
     "a sharded queue",
@@ -86,14 +87,17 @@ class _Sums(NamedTuple):
 
 
 class _Negatives(NamedTuple):
-    """The negatives in the band of all ranks; ``B`` places for each of ``W`` ranks."""
+    """What positives are compared with by pairs: the negatives in the band of all ranks.
+
+    ``B`` places for each of ``W`` ranks.
+    """
 
     leaf: Tensor  # [C, W B], their scores
     counts: Tensor  # [C, W B], 0 for padding
     total: Tensor  # [C]
     columns: Tensor  # [C, B], where this rank's are in its pool
     factor: Tensor  # [C, B], what scales their gradient; 0 for padding
-    to_add: Tensor  # [C, 0]
+    to_add: Tensor  # [C, 0], no more to be added up over the ranks
 
     def own_gradient(self, gradient: Tensor, _total: Tensor, pool: Pool, rank: int) -> Tensor:
         """Return ``[C, M]`` from the gradient by ``leaf`` of all ranks' sums."""
@@ -103,11 +107,11 @@ class _Negatives(NamedTuple):
 
 
 class _Edges(NamedTuple):
-    """The thresholds, where they move with the rows near them."""
+    """What positives are compared with by the trapezoid: thresholds, which rows may move."""
 
     leaf: Tensor  # [C, K]
-    shares: Tensor  # [C, K, M], of this rank's rows, up to a constant
-    to_add: Tensor  # [C, K], their sums
+    shares: Tensor  # [C, K, M], how much each row of this rank moves a threshold, up to a constant
+    to_add: Tensor  # [C, K], sums of the shares, to be added up over the ranks
 
     def own_gradient(self, gradient: Tensor, total: Tensor, _pool: Pool, _rank: int) -> Tensor:
         """Return ``[C, M]`` from the gradient by ``leaf`` and the shares of all ranks."""

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pauc.core.diagnostics import ramp_area
-
 
 class Blocks(NamedTuple):
     """The segments of the curve, one for each distinct score, the highest first; ``[K]`` each."""
@@ -63,3 +61,16 @@ def heights(blocks: Blocks, alpha: float, beta: float) -> Tensor:
     before = (alpha - start).clamp(min=0).minimum(run) * (low + slope * (alpha - start))[at_alpha]
     after = (end - beta).clamp(min=0).minimum(run) * (low + slope * (beta - start))[at_beta]
     return torch.where(some, (before + inside + after) / run, 0.0)
+
+
+def ramp_area(end: float | Tensor, left: Tensor, width: Tensor) -> Tensor:
+    """Return the integral up to ``end`` of a ramp from 0 at ``left`` to 1 at ``left + width``.
+
+    The three broadcast; so does the result. A ``width`` of 0 is a step. ``end`` may be a 0-dim
+    tensor: an edge of the band that moves from call to call.
+    """
+    # Not `end - left`: there a compiler takes a number `end` for a constant of the graph, and
+    # compiles again for the next value; in `left - end` it does not.
+    along = (left - end).clamp(max=0).neg()
+    on_ramp = torch.minimum(along, width)
+    return on_ramp**2 / (2 * torch.where(width > 0, width, 1.0)) + (along - on_ramp)

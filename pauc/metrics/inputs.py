@@ -66,7 +66,7 @@ def check_both_classes(targets: Tensor) -> None:
         )
 
 
-def is_multilabel(scores: Tensor, targets: Tensor) -> bool:
+def have_columns(scores: Tensor, targets: Tensor) -> bool:
     """Return whether both are the same ``[N, C]``; anything else is for the checks of a column."""
     return (
         isinstance(scores, Tensor)

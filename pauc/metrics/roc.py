@@ -11,19 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pauc._public import public_in
 from pauc.checks import check_band
 from pauc.metrics.inputs import (
     allowed_rows,
     by_column,
     check_both_classes,
     check_rates,
-    is_multilabel,
+    have_columns,
     kept_rows,
 )
 
 __all__ = ["ROCBand", "coverage_at_budget", "partial_auc", "roc_curve_in_band", "tpr_at_fpr"]
 
 
+@public_in("pauc.metrics")
 class ROCBand(NamedTuple):
     """Points of an empirical ROC curve, the lowest FPR first; each field is ``[K]`` float64."""
 
@@ -114,7 +116,7 @@ def partial_auc(
         TypeError, ValueError: see the module's docstring.
     """
     check_normalize(normalize)
-    if is_multilabel(scores, targets):
+    if have_columns(scores, targets):
         return by_column(
             partial(
                 partial_auc, alpha=alpha, beta=beta, normalize=normalize, ignore_index=ignore_index
@@ -174,7 +176,7 @@ def tpr_at_fpr(
     Raises:
         TypeError, ValueError: see the module's docstring.
     """
-    if is_multilabel(scores, targets):
+    if have_columns(scores, targets):
         return by_column(partial(tpr_at_fpr, fpr=fpr, ignore_index=ignore_index), scores, targets)
     budgets, slack = check_rates(fpr, "fpr")
     vertices = _vertices(scores, targets, ignore_index)
@@ -212,7 +214,7 @@ def coverage_at_budget(
     Raises:
         TypeError, ValueError: see the module's docstring.
     """
-    if is_multilabel(scores, targets):
+    if have_columns(scores, targets):
         return by_column(
             partial(coverage_at_budget, budget=budget, ignore_index=ignore_index), scores, targets
         )

@@ -107,6 +107,8 @@ class QueuedLoss(QueueBuffers):
         for name, value in options.items():
             if isinstance(value, Tensor):
                 raise TypeError(f"{name} must be a number in a module, got a tensor")
+        if self.shard_queue:
+            check_shardable(config, self.gather_distributed)
         self._plan = plan_step(make_any_config(self._kind, options))
         self._config = config
         self._moving.write(config, self.queue_fill.device)
@@ -232,13 +234,11 @@ class QueuedLoss(QueueBuffers):
             "settings": {**self._settings(), "training": self.training},
             "group": self.process_group,
         }
-        config, validate = self._current_plan().config, self.validate_args
+        given = (rows, self.queue, self.config, self.validate_args)
         if self.shard_queue:
-            outcome, count = sharded_step(
-                rows, self.queue, config, validate, diagnostics, **agreement
-            )
+            outcome, count = sharded_step(*given, diagnostics, **agreement)
             return outcome, count
-        gathered, own = gather(rows, self.queue, config, validate, **agreement)
+        gathered, own = gather(*given, **agreement)
         outcome = self._take_step(gathered, diagnostics, are_checked=True)
         if diagnostics:
             outcome.stats["grad_pos_count"] = torch.where(outcome.valid, own.count_positives(), 0)

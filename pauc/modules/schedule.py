@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from pauc._public import public
 from pauc.checks import check_band, check_int, check_real
 from pauc.config import PAUCConfig
 
@@ -17,6 +18,7 @@ _PAUC = PAUCConfig()
 _FORGOTTEN = 100
 
 
+@public
 class ScheduleConfig(NamedTuple):
     """Four moves that combine. Steps are counted from 0; left to the defaults nothing moves.
 
@@ -43,6 +45,7 @@ class ScheduleConfig(NamedTuple):
     temperature: float = float(_PAUC.temperature)
 
 
+@public
 class ScheduleValues(NamedTuple):
     """What the loss is to use at a step; named as the fields of the loss's configuration."""
 
@@ -111,6 +114,7 @@ def check_schedule(config: ScheduleConfig) -> None:
             )
 
 
+@public
 class PAUCSchedule:
     """Sets a loss's weights, band and temperature, as ``torch.optim.lr_scheduler`` does rates.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pauc.config import ANY, LossConfig, PAUCConfig, Support
+from pauc.config import LossConfig, PAUCConfig
 from pauc.core.band import knot_levels
 from pauc.core.step import has_entropy
+from pauc.support import ANY, Support
 
 # As csrc/batch.h numbers them. A value that is not here has no number there.
 _SURROGATES = {("trapezoid", "sigmoid"): 0, ("pairwise", "sigmoid"): 1, ("pairwise", "logistic"): 2}

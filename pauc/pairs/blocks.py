@@ -26,16 +26,16 @@ _TILE = 1 << 15  # pairs that a processor's cache holds
 
 
 class Pairs(NamedTuple):
-    """Positives and blocks of negatives: ``P`` positives, ``C`` classes, ``n`` blocks of ``b``."""
+    """``P`` positives, and the negatives of ``C`` classes in ``n`` blocks of ``b``."""
 
     x: Tensor  # [P]; all float64 if there is more than one block
     class_index: Tensor  # [P] int64
-    block: Tensor  # [P] int64, the block that it falls into
+    block: Tensor  # [P] int64, the block of its class that a positive falls into
     y: Tensor  # [C, n, b], descending in a class if there is more than one block
     counts: Tensor  # [C, n, b], 0 for padding
     tau: Tensor  # [C]
-    kept: Tensor  # [P] int64, where the positives were
-    places: Tensor  # [C, K] int64, where the first K scores of a class were
+    kept: Tensor  # [P] int64, where the positives stood in the caller's tensor
+    places: Tensor  # [C, K] int64, where the first K negatives of a class stood in the caller's
 
     @property
     def flat(self) -> Tensor:
@@ -44,9 +44,9 @@ class Pairs(NamedTuple):
 
 
 def few_pairs(positives: int, classes: int, columns: int) -> bool:
-    """Return whether one block is faster than many, as measured on a CPU.
+    """Return whether the matrix of pairs is faster than many blocks, as measured on a CPU.
 
-    Many pay for each positive and each negative what some pairs cost, and a fixed price.
+    Many blocks cost a fixed price, and for each positive and each negative as much as some pairs.
     """
     return positives * columns <= 300_000 + 100 * positives + 40 * classes * columns
 
@@ -71,7 +71,7 @@ def make_pairs(
     blocks = 1 if few_pairs(len(x), classes, depth) else -(-depth // _BLOCK)
     if blocks > 1:
         x, y, counts, tau = (part.double() for part in (x, y, counts, tau))
-    # With one block, the order is of no use.
+    # Only many blocks need the order: one block is compared with every positive.
     y, places = torch.where(real, y, -math.inf).topk(depth, dim=-1, sorted=blocks > 1)
     counts = counts.gather(-1, places)
     # Padding takes the place of the lowest real score, where its zero count is harmless.
@@ -215,7 +215,7 @@ def _above(pairs: Pairs) -> _Flank:
 
 
 def _below(pairs: Pairs) -> _Flank:
-    """Upside down, what is below is above."""
+    """Return the flank below each positive: that above it, with all scores negated."""
     y, counts = -pairs.y.flip(1, 2), pairs.counts.flip(1, 2)
     block = pairs.y.shape[1] - 1 - pairs.block
     return _flank(-pairs.x, pairs.class_index, block, y, counts, pairs.tau)
@@ -224,7 +224,7 @@ def _below(pairs: Pairs) -> _Flank:
 def _flank(
     x: Tensor, index: Tensor, block: Tensor, y: Tensor, counts: Tensor, tau: Tensor
 ) -> _Flank:
-    # Scores enter as differences of near ones, so that a far outlier costs the others no digits.
+    # Only differences of neighbouring scores are formed, so that a far outlier costs no digits.
     lowest = y[..., -1]
     last = index * y.shape[1] + (block - 1).clamp(min=0)
     distance = (lowest.flatten()[last] - x) / tau[index]

@@ -1,6 +1,6 @@
 """Sums of a link over pairs of scores, with gradients to both sides.
 
-Few pairs make a matrix. Many take :mod:`pauc.pairs.blocks`, as operators of torch that a
+Few pairs are held as a matrix. Many take :mod:`pauc.pairs.blocks`, as operators of torch that a
 compiler calls without looking inside: a graph of many small steps would take it a minute.
 """
 
@@ -57,8 +57,9 @@ def sum_link(
     """
     if few_pairs(pos_scores.shape[0], *negatives.shape):
         return _matrix_sum(pos_scores, class_index, negatives, multiplicity, tau, link)
-    # torch.func sees no gradient that is registered with an operator, and a compiler warns of a
-    # Function with `setup_context`: the gradient is one, its entries are two.
+    # One gradient, two ways to it. torch.func does not see the gradient that is registered with an
+    # operator, so eager calls take the Function; a compiler warns of a Function with
+    # `setup_context`, so a graph takes the operator.
     compiling = torch.compiler.is_compiling()
     call: Any = torch.ops.pauc.sum_link if compiling else _SumLink.apply
     summed: Tensor = call(pos_scores, class_index, counted, negatives, multiplicity, tau, link)

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from pauc._public import public
 from pauc.checks import check_int, check_real, check_targets
 from pauc.sampling.draws import Draws
 from pauc.sampling.hard_set import HardSet
 
 
+@public
 class BandSampler(Sampler[list[int]]):
     """Batches of iid rows, then positives, then hard negatives; ``iid_mask`` tells them apart.
 
