@@ -227,6 +227,7 @@ def test_bad_input_is_named(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_matplotlib_is_imported_by_the_pictures_alone_and_missed_with_its_cure():
     script = (
         "import sys; sys.modules['matplotlib'] = None; import pauc\n"

@@ -34,6 +34,7 @@ def run(script: str) -> str:
 # --- names
 
 
+@pytest.mark.slow
 def test_every_public_name_is_there_by_either_import() -> None:
     script = """
 import pauc
@@ -51,6 +52,7 @@ def test_dir_shows_the_public_names_alone() -> None:
     assert dir(pauc) == sorted([*pauc.__all__, *WITH_EXTRAS, "__version__"])
 
 
+@pytest.mark.slow
 def test_a_star_import_needs_no_extra_and_brings_every_name() -> None:
     script = """
 import sys
@@ -70,6 +72,7 @@ def test_an_unknown_name_is_an_attribute_error(name: str) -> None:
         exec(f"from pauc import {name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "needed"), [("plot", "matplotlib"), ("torchmetrics", "torchmetrics")]
 )
@@ -119,6 +122,7 @@ def test_type_checkers_and_the_interpreter_know_the_same_names_from_the_same_mod
 # --- what loads
 
 
+@pytest.mark.slow
 def test_metrics_load_no_loss() -> None:
     script = """
 import sys
@@ -129,6 +133,7 @@ print(*sorted(name for name in sys.modules if name.startswith("pauc.")))
     assert loaded == {"_public", "checks", "intervals", "metrics", "thresholds"}
 
 
+@pytest.mark.slow
 def test_metrics_load_in_no_time_once_torch_is_there() -> None:
     """Measured 0.014 s, where the losses take 1.6 s."""
     script = """
