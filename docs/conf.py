@@ -8,6 +8,14 @@ import inspect
 import re
 
 import pauc
+import pauc.metrics
+
+# Public classes say that they live in `pauc`, for the sake of pickles. Their source, from which Sphinx
+# takes the order of members and the comments beside fields, is in the file that defines them.
+for name, home in pauc._HOME.items():
+    if isinstance(getattr(pauc, name), type):
+        getattr(pauc, name).__module__ = home
+pauc.metrics.ROCBand.__module__ = "pauc.metrics.roc"
 
 project = "pauc"
 version = release = pauc.__version__
@@ -31,7 +39,7 @@ nitpick_ignore_regex = [
     # Names of other projects, whose pages a build without a network cannot look up.
     ("py:.*", r"(torch|torchmetrics|matplotlib|numpy)\..*"),
     # Private modules of this one: a docstring may name them for whoever reads the source.
-    ("py:.*", r"pauc\.(checks|config|core|modules|native|pairs|sampling)\b.*"),
+    ("py:.*", r"pauc\.(backends|checks|config|core|modules|native|pairs|sampling)\b.*"),
     ("py:.*", r"pauc\.distributed\.(agreement|gather|packing|quantiles|ranks|sharded)\b.*"),
 ]
 

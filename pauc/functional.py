@@ -96,7 +96,15 @@ def pauc_loss_terms(
     """Return the loss of :func:`pauc_loss_fn` with its per-class parts and diagnostics.
 
     Args, Raises: as for :func:`pauc_loss_fn`, and
-        diagnostics: also compute ``stats``, see :func:`pauc.core.diagnostics.diagnose`.
+        diagnostics: also compute ``stats``, ``[C]`` each. nan where a class is invalid:
+            ``t_alpha``, ``t_beta`` (the thresholds at the band's edges), ``tau_eff`` (width of the
+            link in logit units), ``pauc`` (the exact partial AUC of the pool over the band, divided
+            by its width), and ``pauc_var`` (variance over the numerator positives' contributions).
+            0 where invalid: ``band_neg_count`` (iid negatives in the band) and ``grad_pos_count``
+            (live positives). Always: ``ref_count`` (size of the reference set) and
+            ``realised_fpr`` (the share of the batch's reference rows strictly above the edge at
+            ``beta`` that the queue alone gives, nan without either; its mean over steps should be
+            near ``beta``).
     """
     rows = Rows(logits, targets, iid_mask, sample_weight)
     return _terms(rows, queue, make_config(options), validate_args, diagnostics)

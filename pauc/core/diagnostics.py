@@ -74,15 +74,9 @@ def realised_fpr(pool: Pool, reference: Tensor, config: PAUCConfig) -> Tensor:
 
 
 def diagnose(pool: Pool, band: Band, positives: Positives, config: PAUCConfig) -> dict[str, Tensor]:
-    """Return what :func:`pauc.pauc_loss_terms` measures; ``positives`` are the whole numerator.
+    """Return the stats of :func:`pauc.pauc_loss_terms` that rest on band and pool alone.
 
-    nan where a class is invalid: ``t_alpha``, ``t_beta`` (the thresholds at the band's edges),
-    ``tau_eff`` (width of the link in logit units), ``pauc`` (the exact partial AUC of the pool over
-    the band, divided by its width), and ``pauc_var`` (variance over the numerator positives'
-    contributions). 0 where invalid: ``band_neg_count`` (iid negatives in the band) and
-    ``grad_pos_count`` (live positives). Always: ``ref_count`` (size of the reference set) and
-    ``realised_fpr`` (the share of the batch's reference rows strictly above the edge at ``beta``
-    that the queue alone gives, nan without either; its mean over steps should be near ``beta``).
+    ``positives`` are those of the whole numerator, whatever has been subsampled.
     """
     in_band = pool.iid_negatives() & band.contains(pool.scores)
     exact = empirical_pauc(

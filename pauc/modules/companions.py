@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @public
 class RecallAtQuantileLoss(QueuedLoss):
-    """One minus the soft recall above a quantile of all scores, with a memory of past rows.
+    """One minus the soft recall above a quantile of all scores, with a queue of past rows.
 
     A thin holder of the queue around :func:`pauc.recall_at_quantile_loss_fn`, where the arithmetic
     is described.
 
     Args:
-        num_classes, multilabel, queue_size, update_queue_in_eval, gather_distributed,
-            process_group, validate_args: as for :class:`pauc.PAUCAtBudgetLoss`.
+        num_classes: columns of the logits; 1 is binary. The other arguments that are no options are
+            those of :class:`pauc.PAUCAtBudgetLoss`, but for ``shard_queue``, which must be False.
         **options: fields of :class:`pauc.RecallAtQuantileConfig`.
 
     Attributes:
@@ -55,14 +55,14 @@ class RecallAtQuantileLoss(QueuedLoss):
 
 @public
 class SmoothAPLoss(QueuedLoss):
-    """One minus the Smooth-AP, with a memory of past rows.
+    """One minus the Smooth-AP, with a queue of past rows.
 
     A thin holder of the queue around :func:`pauc.smooth_ap_loss_fn`, where the arithmetic is
     described.
 
     Args:
-        num_classes, multilabel, queue_size, update_queue_in_eval, gather_distributed,
-            process_group, validate_args: as for :class:`pauc.PAUCAtBudgetLoss`.
+        num_classes: columns of the logits; 1 is binary. The other arguments that are no options are
+            those of :class:`pauc.PAUCAtBudgetLoss`, but for ``shard_queue``, which must be False.
         **options: fields of :class:`pauc.SmoothAPConfig`.
 
     Attributes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @public
 class PAUCAtBudgetLoss(QueuedLoss):
-    """One minus the partial AUC over a band of FPR, with a memory of past rows.
+    """One minus the partial AUC over a band of FPR, with a queue of past rows.
 
     A thin holder of the queue around :func:`pauc.pauc_loss_fn`, where the arithmetic is described.
 
@@ -61,7 +61,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
     be saved and loaded by that rank; inside a model that DDP wraps, ``exclude_queues`` is a must.
     Not with ``max_pool_size``; the diagnostics ``pauc`` and ``realised_fpr`` are nan.
 
-    The ``stats`` of a call are described at :func:`pauc.core.diagnostics.diagnose`.
+    The ``stats`` of a call are described at :func:`pauc.pauc_loss_terms`.
     """
 
     config: PAUCConfig
