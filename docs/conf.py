@@ -10,8 +10,9 @@ import re
 import pauc
 import pauc.metrics
 
-# Public classes say that they live in `pauc`, for the sake of pickles. Their source, from which Sphinx
-# takes the order of members and the comments beside fields, is in the file that defines them.
+# Public classes say that they live in `pauc`, for the sake of pickles. Their source, from which
+# Sphinx takes the order of members and the comments beside fields, is in the file that defines
+# them.
 for name, home in pauc._HOME.items():
     if isinstance(getattr(pauc, name), type):
         getattr(pauc, name).__module__ = home
@@ -40,7 +41,10 @@ nitpick_ignore_regex = [
     ("py:.*", r"(torch|torchmetrics|matplotlib|numpy)\..*"),
     # Private modules of this one: a docstring may name them for whoever reads the source.
     ("py:.*", r"pauc\.(backends|checks|config|core|modules|native|pairs|sampling)\b.*"),
-    ("py:.*", r"pauc\.distributed\.(agreement|gather|packing|quantiles|ranks|sharded)\b.*"),
+    (
+        "py:.*",
+        r"pauc\.distributed\.(agreement|gather|opposite|packing|quantiles|ranks|sharded)\b.*",
+    ),
 ]
 
 FIELD = re.compile(r"^    (\w+): [^#]*#:? *(.+)$", flags=re.MULTILINE)

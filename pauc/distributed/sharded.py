@@ -16,7 +16,6 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn.functional import pad
 
 from pauc.config import LossConfig, PAUCConfig
 from pauc.core import partial_auc
@@ -30,7 +29,6 @@ from pauc.core.band import (
 )
 from pauc.core.batch import Batch, Rows
 from pauc.core.diagnostics import edge_stats, where_valid
-from pauc.core.edge_gradient import knot_shares
 from pauc.core.enqueue import BatchEntry
 from pauc.core.outcome import Outcome
 from pauc.core.pool import Pool, make_pool
@@ -38,9 +36,7 @@ from pauc.core.queue import QueueState
 from pauc.core.step import (
     Weights,
     blend,
-    columns_of,
     has_entropy,
-    live_factor,
     numerator_positives,
     reduce_classes,
     weigh_positives,
@@ -48,9 +44,15 @@ from pauc.core.step import (
 from pauc.core.surrogates import Positives, class_sum, trapezoid_contributions
 from pauc.distributed.agreement import agree, common_dtype
 from pauc.distributed.gather import attach_for_average
+from pauc.distributed.opposite import (
+    BandNegatives,
+    MovingEdges,
+    exchange_band_negatives,
+    moving_edges,
+    pair_contributions,
+)
 from pauc.distributed.quantiles import quantiles_of_all
 from pauc.distributed.ranks import Ranks
-from pauc.pairs.operator import mean_link
 from pauc.support import Support
 
 SUPPORT = Support(
@@ -84,39 +86,6 @@ class _Sums(NamedTuple):
     entropy: Tensor
     band_negatives: Tensor  # iid negatives in the band
     gradient: Tensor  # [n, C], of `contribution` by this rank's batch
-
-
-class _Negatives(NamedTuple):
-    """What positives are compared with by pairs: the negatives in the band of all ranks.
-
-    ``B`` places for each of ``W`` ranks.
-    """
-
-    leaf: Tensor  # [C, W B], their scores
-    counts: Tensor  # [C, W B], 0 for padding
-    total: Tensor  # [C]
-    columns: Tensor  # [C, B], where this rank's are in its pool
-    factor: Tensor  # [C, B], what scales their gradient; 0 for padding
-    to_add: Tensor  # [C, 0], no more to be added up over the ranks
-
-    def own_gradient(self, gradient: Tensor, _total: Tensor, pool: Pool, rank: int) -> Tensor:
-        """Return ``[C, M]`` from the gradient by ``leaf`` of all ranks' sums."""
-        places = self.columns.shape[1]
-        own = gradient[:, rank * places :][:, :places] * self.factor
-        return own.new_zeros(pool.scores.shape).scatter_add(1, self.columns, own)
-
-
-class _Edges(NamedTuple):
-    """What positives are compared with by the trapezoid: thresholds, which rows may move."""
-
-    leaf: Tensor  # [C, K]
-    shares: Tensor  # [C, K, M], how much each row of this rank moves a threshold, up to a constant
-    to_add: Tensor  # [C, K], sums of the shares, to be added up over the ranks
-
-    def own_gradient(self, gradient: Tensor, total: Tensor, _pool: Pool, _rank: int) -> Tensor:
-        """Return ``[C, M]`` from the gradient by ``leaf`` and the shares of all ranks."""
-        per_share = torch.where(total > 0, gradient / total, 0.0)
-        return (per_share.unsqueeze(-1) * self.shares).sum(dim=1)
 
 
 def check_shardable(config: LossConfig, gather_distributed: bool | None) -> None:
@@ -184,14 +153,14 @@ def _loss_of_shards(
     positives, _ = numerator_positives(pool, weights, config, None, read_values)
     entropy = batch.cross_entropy() * (batch.present_rows() / totals.rows.clamp(min=1))
     valid = (totals.weight > 0) & band.defined
-    opposite: _Negatives | _Edges
+    opposite: BandNegatives | MovingEdges
     if config.surrogate == "trapezoid":
-        opposite = _edges(pool, band, config)
+        opposite = moving_edges(pool, band, config)
         contribution = trapezoid_contributions(positives, opposite.leaf, band.tau)
     else:
-        opposite = _band_negatives(pool, band, config, ranks)
+        opposite = exchange_band_negatives(pool, band, config, ranks)
         valid = valid & (opposite.total > 0)
-        contribution = _pair_contributions(positives, opposite, band, config)
+        contribution = pair_contributions(positives, opposite, band, config)
     sums = _add_up(leaf, pool, band, positives, contribution, opposite, entropy, ranks)
 
     divisor = torch.where(totals.weight > 0, totals.weight, 1.0)
@@ -254,62 +223,13 @@ def _band(pool: Pool, totals: _Totals, config: PAUCConfig, ranks: Ranks) -> Band
     return assemble_band(reference, count, totals.negatives, edges, config.temperature * scale)
 
 
-def _edges(pool: Pool, band: Band, config: PAUCConfig) -> _Edges:
-    knots = torch.where(band.defined.unsqueeze(-1), band.edges.knots, 0.0)
-    shares = pool.scores.new_zeros(knots.shape[0], 0, 0)
-    if config.edge_gradient == "implicit":
-        # No shift before the exponential: a knot is a score or lies between two.
-        shares = torch.stack([s.double().exp() for s in knot_shares(pool, band, config)], dim=1)
-        knots = knots.requires_grad_(torch.is_grad_enabled())
-    return _Edges(leaf=knots, shares=shares, to_add=shares.sum(dim=-1))
-
-
-def _band_negatives(pool: Pool, band: Band, config: PAUCConfig, ranks: Ranks) -> _Negatives:
-    """Exchange the negatives in the band: first how many, then their scores."""
-    members = pool.negatives() & band.contains(pool.scores)
-    live = members & pool.live
-    counts = ranks.gather(torch.stack([members.sum(dim=-1), live.sum(dim=-1)]))
-    total, live_total = counts.sum(dim=0)
-    per_rank, places = counts[:, 0].T, int(counts[:, 0].max())
-    columns, real = columns_of(members, members.sum(dim=-1))
-    columns, real = (pad(part, (0, places - part.shape[1])) for part in (columns, real))
-    own = torch.where(real, pool.scores.detach().gather(1, columns), 0.0)
-    scores = ranks.gather(own).transpose(0, 1).reshape(own.shape[0], -1)
-    is_row = torch.arange(places, device=own.device) < per_rank.unsqueeze(-1)
-    factor = torch.ones_like(total)
-    if config.gradient_scale == "live":
-        factor = live_factor(total, live_total)
-    return _Negatives(
-        leaf=scores.requires_grad_(torch.is_grad_enabled()),
-        counts=is_row.reshape(own.shape[0], -1).to(own.dtype),
-        total=total,
-        columns=columns,
-        factor=real * factor.unsqueeze(-1),
-        to_add=own[:, :0],
-    )
-
-
-def _pair_contributions(
-    positives: Positives, negatives: _Negatives, band: Band, config: PAUCConfig
-) -> Tensor:
-    return mean_link(
-        positives.scores,
-        positives.class_index,
-        negatives.leaf,
-        negatives.counts,
-        negatives.total.clamp(min=1).to(band.tau.dtype),
-        band.tau,
-        config.link,
-    )
-
-
 def _add_up(
     leaf: Tensor,
     pool: Pool,
     band: Band,
     positives: Positives,
     contribution: Tensor,
-    opposite: _Negatives | _Edges,
+    opposite: BandNegatives | MovingEdges,
     entropy: Tensor,
     ranks: Ranks,
 ) -> _Sums:
