@@ -12,7 +12,7 @@ cd "$copy"
 rm -f pauc/native/_ext*.so
 
 sanitizers=address,undefined
-c++ -shared -fPIC -std=c++17 -O1 -g -fopenmp-simd -fno-omit-frame-pointer \
+c++ -shared -fPIC -std=c++17 -O1 -g1 -fopenmp-simd -fno-omit-frame-pointer -fno-var-tracking \
   -fsanitize=$sanitizers -fno-sanitize-recover=all \
   -I"$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')" \
   pauc/native/csrc/step.cpp -o pauc/native/_ext.abi3.so
