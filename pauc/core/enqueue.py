@@ -17,8 +17,8 @@ class BatchEntry(NamedTuple):
     batch: Batch
 
     def into(self, queue: QueueState, *, in_place: bool = False) -> QueueState:
-        """Return the queue with the rows in it; never in place, which torch need not track."""
-        del in_place
+        """Return the queue with the rows in it, as new tensors."""
+        del in_place  # operators make no use of it: a graph must not write its inputs
         return entered(queue, self.batch)
 
 

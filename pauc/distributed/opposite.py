@@ -92,6 +92,7 @@ def exchange_band_negatives(
 def pair_contributions(
     positives: Positives, negatives: BandNegatives, band: Band, config: PAUCConfig
 ) -> Tensor:
+    """Return ``[P]``: each positive's mean link over the band negatives of all ranks."""
     return mean_link(
         positives.scores,
         positives.class_index,
