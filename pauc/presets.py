@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+import warnings
+from typing import NamedTuple, Protocol
 
 from pauc.checks import check_band, check_int, check_real
 from pauc.config import PAUCOptions
@@ -18,7 +19,10 @@ _POSITIVES = 50
 # With fewer in a batch their number is no divisor to rely on: a lone one would weigh as much as
 # five do in the next batch, and where there is none the negatives would be pushed alone.
 _COUNTABLE = 5
+# So many times as hard as the BCE pushes a row at the start may the pairs push one in the band.
+_PUSH = 10.0
 _LONGEST_QUEUE = 65_536
+_MOST_LIKELY_PERCENT = 0.2  # a budget above it is hardly a low one
 # With fewer expected reference rows in the band than this, chance decides where its edges lie: the
 # loss warns, and the picture of the band's count draws a line here.
 STARVED = 10
@@ -30,23 +34,46 @@ class BudgetPreset(NamedTuple):
     Attributes:
         queue_size: rows.
         options: keywords of :func:`pauc.pauc_loss_fn`.
+        reasons: what was chosen and why, a sentence each.
+        positive_rate, iid_share: of the batches that it was chosen for.
     """
 
     queue_size: int
     options: PAUCOptions
+    reasons: tuple[str, ...]
+    positive_rate: float
+    iid_share: float
+
+
+class DrawsBatches(Protocol):
+    """What a preset asks of a sampler; :class:`pauc.BandSampler` answers."""
+
+    batch_size: int  # on each rank
+    world_size: int
+    positive_rate: float
+    iid_share: float
 
 
 def preset_for_budget(
-    budget: float, *, batch_size: int, positive_rate: float, iid_share: float = 1.0
+    budget: float,
+    *,
+    batch_size: int | None = None,
+    positive_rate: float | None = None,
+    iid_share: float | None = None,
+    sampler: DrawsBatches | None = None,
 ) -> BudgetPreset:
-    """Return the training recipe for a budget of false alarms.
+    """Return the training recipe for a budget of false alarms, from a cold start.
 
-    BCE with a small weight holds scale and bulk of the scores; logistic pairs work on their top,
-    in raw logit units and from a cold start.
+    BCE of weight 1, which moves every row, and logistic pairs in raw logit units, which work on the
+    top of the scores:
 
-    - The band goes from 0 to the budget, or further, until 50 negatives of a batch lie in it: with
-      fewer the gradient is mostly noise. At most to an FPR of 0.1.
-    - The queue is so long that some 100 of its iid negatives lie in the band
+    - The pairs push a row of the band at most 10 times as hard as the BCE pushes any row of a batch
+      at the start: ``pauc_weight`` is 10 times the batch's rate of positives times the share of its
+      rows in the band, and at most 1. Where the pairs are heavier, the few rows of the band lead,
+      and all others stay where random weights have put them.
+    - The band goes from 0 to the budget, or further, until 50 iid negatives of a batch lie in it:
+      with fewer the gradient is mostly noise. At most to an FPR of 0.1.
+    - The queue is so long that, with the batch, some 100 iid negatives lie in the band
       (:func:`pauc.recommend_queue_size`); at most 65,536 rows.
     - Batches with 50 positives do without those of the queue (``pos_numerator="live"``), which are
       out of date. With fewer, the queue is so long that it has 50, within the same limit.
@@ -56,15 +83,86 @@ def preset_for_budget(
 
     Args:
         budget: the false-positive rate to train for, a fraction in (0, 1].
-        batch_size: rows that the loss sees in a step, of all ranks together.
+        batch_size: rows of one call of the loss, of all ranks together. Micro-batches whose
+            gradients are accumulated are calls of their own, unless the loss is called once for all
+            their logits. None: that of the sampler.
         positive_rate: share of positives among the rows of a batch, in (0, 1); with several
-            classes, that of the rarest that matters.
-        iid_share: share of iid rows in a batch, in (0, 1]; :attr:`pauc.BandSampler.iid_share`, as
-            ``positive_rate`` is then :attr:`pauc.BandSampler.positive_rate`.
+            classes, that of the rarest that matters. None: that of the sampler.
+        iid_share: share of iid rows in a batch, in (0, 1]. None: that of the sampler, or 1.
+        sampler: what draws the batches, such as :class:`pauc.BandSampler`.
 
     Raises:
         TypeError, ValueError: a bad argument, named with what was expected and what came.
+
+    Warns:
+        UserWarning: a budget above 0.2, which may be meant in percent.
     """
+    batch_size, positive_rate, iid_share = _of_batches(
+        batch_size, positive_rate, iid_share, sampler
+    )
+    _check(budget, batch_size, positive_rate, iid_share)
+    if budget > _MOST_LIKELY_PERCENT:
+        warnings.warn(
+            f"budget={budget!r} is a false-positive rate of {budget:.0%}. Cure, if it was meant in "
+            f"percent: budget={budget / 100!r}",
+            UserWarning,
+            stacklevel=3,
+        )
+    # About so many rows are iid negatives: more, where positives were added to the batch; fewer,
+    # where hard negatives alone were.
+    negatives = iid_share * (1 - positive_rate)
+    beta = max(budget, min(_LIVE_NEGATIVES / (batch_size * negatives), _WIDEST_BAND))
+    positives = batch_size * positive_rate
+    rows = recommend_queue_size(beta, positive_rate=1 - negatives) - batch_size
+    if positives < _POSITIVES:
+        rows = max(rows, math.ceil(_POSITIVES / positive_rate))
+    queue_size = min(max(rows, 0), _LONGEST_QUEUE)
+    added = max(1 - iid_share - positive_rate, 0.0)  # hard negatives, which lie in the band
+    weight = min(_PUSH * positive_rate * (added + beta * negatives), 1.0)
+    options: PAUCOptions = {
+        "beta": beta,
+        "surrogate": "pairwise",
+        "link": "logistic",
+        "gradient_scale": "live" if positives >= _COUNTABLE else "pool",
+        "pos_numerator": "live" if positives >= _POSITIVES else "pool",
+        "tau_scale": "unit",
+        "temperature": 1.0,
+        "bce_weight": 1.0,
+        "pauc_weight": weight,
+    }
+    reasons = (
+        _why_band(budget, beta, batch_size, negatives),
+        _why_weight(weight),
+        _why_queue(queue_size, positives),
+    )
+    return BudgetPreset(queue_size, options, reasons, positive_rate, iid_share)
+
+
+def _of_batches(
+    batch_size: int | None,
+    positive_rate: float | None,
+    iid_share: float | None,
+    sampler: DrawsBatches | None,
+) -> tuple[int, float, float]:
+    """Return what is known of a batch: what was said, and else what the sampler says."""
+    if sampler is None:
+        for name, value in {"batch_size": batch_size, "positive_rate": positive_rate}.items():
+            if value is None:
+                raise TypeError(f"{name} must be given where no sampler is, got None")
+    elif positive_rate is not None or iid_share is not None:
+        raise ValueError(
+            "sampler must stand alone, since it knows positive_rate and iid_share; got "
+            f"positive_rate={positive_rate!r} and iid_share={iid_share!r} beside it"
+        )
+    else:
+        positive_rate, iid_share = sampler.positive_rate, sampler.iid_share
+        batch_size = batch_size or sampler.batch_size * sampler.world_size
+    assert batch_size is not None
+    assert positive_rate is not None
+    return batch_size, positive_rate, 1.0 if iid_share is None else iid_share
+
+
+def _check(budget: float, batch_size: int, positive_rate: float, iid_share: float) -> None:
     check_real("budget", budget)
     if not 0 < budget <= 1:
         raise ValueError(f"budget must be a fraction in (0, 1], got {budget!r}")
@@ -75,26 +173,49 @@ def preset_for_budget(
     check_real("iid_share", iid_share)
     if not 0 < iid_share <= 1:
         raise ValueError(f"iid_share must be a fraction in (0, 1], got {iid_share!r}")
-    beta = max(budget, min(_LIVE_NEGATIVES / batch_size, _WIDEST_BAND))
-    # About so many rows are iid negatives: more, where positives were added to the batch; fewer,
-    # where hard negatives alone were.
-    reference_share = iid_share * (1 - positive_rate)
-    rows = recommend_queue_size(beta, positive_rate=1 - reference_share)
-    positives = batch_size * positive_rate
-    enough = positives >= _POSITIVES
-    if not enough:
-        rows = max(rows, math.ceil(_POSITIVES / positive_rate))
-    options: PAUCOptions = {
-        "beta": beta,
-        "surrogate": "pairwise",
-        "link": "logistic",
-        "gradient_scale": "live" if positives >= _COUNTABLE else "pool",
-        "pos_numerator": "live" if enough else "pool",
-        "tau_scale": "unit",
-        "temperature": 1.0,
-        "bce_weight": 0.1,
-    }
-    return BudgetPreset(min(rows, _LONGEST_QUEUE), options)
+
+
+def _why_band(budget: float, beta: float, batch_size: int, negatives: float) -> str:
+    if beta == budget:
+        inside = beta * batch_size * negatives
+        return f"band {_percent(beta)}, the budget: a batch has {inside:,.0f} iid negatives in it"
+    below = budget * batch_size * negatives
+    enough = math.ceil(_LIVE_NEGATIVES / (budget * negatives))
+    sentence = (
+        f"band {_percent(beta)}, {beta / budget:.3g} times the budget of {_percent(budget)}: a "
+        f"batch of {batch_size:,} has {below:.2g} iid negatives within the budget; from "
+        f"{enough:,} rows on the band is the budget"
+    )
+    larger = 8 * batch_size
+    narrower = max(budget, _LIVE_NEGATIVES / (larger * negatives))
+    if budget < narrower < beta:
+        sentence += f", with {larger:,} rows it is {_percent(narrower)}"
+    return sentence
+
+
+def _why_weight(weight: float) -> str:
+    sentence = f"BCE of weight 1, pairs of weight {weight:.3g}"
+    if weight == 1:
+        return sentence
+    return (
+        f"{sentence}: a row in the band is pushed {_PUSH:.0f} times as hard as any other at the "
+        "start"
+    )
+
+
+def _why_queue(queue_size: int, positives: float) -> str:
+    if queue_size == 0:
+        return "no queue: a batch has enough negatives in the band, and enough positives"
+    if positives >= _POSITIVES:
+        return f"queue of {queue_size:,} rows, for the edges of the band"
+    return (
+        f"queue of {queue_size:,} rows, for the edges of the band and for positives: a batch has "
+        f"{positives:.3g}"
+    )
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"
 
 
 def recommend_queue_size(

@@ -18,8 +18,10 @@ from pauc.distributed.gather import gather
 from pauc.distributed.ranks import check_process_group, is_gathering, queue_rows_of_a_rank
 from pauc.distributed.sharded import check_shardable, sharded_step
 from pauc.modules.buffers import QueueBuffers
+from pauc.modules.health import find_mistakes, find_other_rate, is_due
 from pauc.modules.moving import MovingOptions
-from pauc.modules.warn import no_dispersion, starvation, subsampling
+from pauc.modules.warn import no_dispersion, no_iid_mask, starvation, subsampling
+from pauc.presets import BudgetPreset
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -84,7 +86,9 @@ class QueuedLoss(QueueBuffers):
         self.process_group = process_group
         self.shard_queue = shard_queue
         self.validate_args = validate_args
+        self._preset: BudgetPreset | None = None  # what a recipe chose, and from what
         self._warned: set[str] = set()
+        self._calls = 0  # that have let rows enter; no state: it says when to look at the queue
         # Where the native step looks first. No state: a step without it has the same outcome.
         self._bounds: Tensor | None = None
         if shard_queue:
@@ -212,7 +216,7 @@ class QueuedLoss(QueueBuffers):
         rows = Rows(logits, targets, iid_mask, sample_weight)
         outcome, batch_rows = self._compute(rows, return_diagnostics)
         if self.validate_args and not torch.compiler.is_compiling():
-            self._warn(outcome, batch_rows)
+            self._warn(outcome, batch_rows, iid_mask is not None)
         if self._queue_moves():
             self._store(outcome.entry.into(self.queue, in_place=True))
         returned: tuple[Any, ...] = (outcome.loss,)
@@ -270,9 +274,11 @@ class QueuedLoss(QueueBuffers):
         return plan_step(make_any_config(self._kind, self._moving.options_of(self)))
 
     def extra_repr(self) -> str:
-        """Return the configuration: the number of classes, the queue, then every option."""
+        """Return the configuration: classes, queue, every option; then a recipe's reasons."""
         shown = {**self._settings(), "gather_distributed": self.gather_distributed}
-        return f"{self.num_classes}, " + ", ".join(f"{k}={v!r}" for k, v in shown.items())
+        settings = f"{self.num_classes}, " + ", ".join(f"{k}={v!r}" for k, v in shown.items())
+        reasons = () if self._preset is None else self._preset.reasons
+        return "\n".join([settings, *(f"# {reason}" for reason in reasons)])
 
     def _settings(self) -> dict[str, object]:
         return {
@@ -284,7 +290,7 @@ class QueuedLoss(QueueBuffers):
             "validate_args": self.validate_args,
         }
 
-    def _warn(self, outcome: Outcome, batch_rows: int) -> None:
+    def _warn(self, outcome: Outcome, batch_rows: int, has_iid_mask: bool) -> None:
         """Warn, once per kind, about what makes the numbers worth less than they look."""
         found = {
             "degenerate": no_dispersion(outcome, self.config),
@@ -296,11 +302,24 @@ class QueuedLoss(QueueBuffers):
         cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
         if cap is not None:
             found["subsampled"] = subsampling(batch_rows + int(self.queue_fill), cap)
+        if self._preset is not None and not has_iid_mask:
+            found["iid_mask"] = no_iid_mask(self._preset.iid_share)
+        if self._queue_moves():
+            self._calls += 1
+            if is_due(self._calls):
+                found |= self._look_at_queue()
         for kind, message in found.items():
             if message and kind not in self._warned:
                 self._warned.add(kind)
                 # The caller is behind forward and two frames of nn.Module.
                 warnings.warn(f"{type(self).__name__}: {message}.", UserWarning, stacklevel=5)
+
+    def _look_at_queue(self) -> dict[str, str]:
+        """Return what is wrong with the rows of the queue by kind of mistake, in words."""
+        found = find_mistakes(self.queue)
+        if self._preset is not None:
+            found["rate"] = find_other_rate(self.queue, self._preset.positive_rate)
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the plan, which follows from the config and is of private types."""

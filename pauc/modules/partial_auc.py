@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pauc._public import public
 from pauc.config import PAUCConfig, PAUCOptions
 from pauc.modules.base import ModuleOptions, QueuedLoss
-from pauc.presets import preset_for_budget
+from pauc.modules.health import find_stall
+from pauc.presets import DrawsBatches, preset_for_budget
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -46,7 +47,9 @@ class PAUCAtBudgetLoss(QueuedLoss):
 
     Warns:
         UserWarning: once per instance each, when a class has no dispersion, when the reference set
-            is too small for the band, and when ``max_pool_size`` begins to subsample.
+            is too small for the band, and when ``max_pool_size`` begins to subsample. At the 32nd
+            call, the 64th and so on the queue is looked at, for a class that never comes, scores
+            that have collapsed or look like probabilities, and a training that is stalled.
 
     With gathering, every rank calls the module in every step, in ``eval()`` too, with as many rows
     as it has, none included. The loss is that of the concatenated batch, the same on all ranks, and
@@ -76,28 +79,47 @@ class PAUCAtBudgetLoss(QueuedLoss):
         cls,
         budget: float,
         *,
-        batch_size: int,
-        positive_rate: float,
-        iid_share: float = 1.0,
+        batch_size: int | None = None,
+        positive_rate: float | None = None,
+        iid_share: float | None = None,
+        sampler: DrawsBatches | None = None,
         num_classes: int = 1,
         **overrides: Any,
     ) -> Self:
-        """Return the loss that needs no tuning and no warm-up; `print` shows what was chosen.
+        """Return the loss that needs no tuning and no warm-up; `print` says what it chose and why.
 
         Args:
-            budget, batch_size, positive_rate, iid_share: see
+            budget, batch_size, positive_rate, iid_share, sampler: see
                 :func:`pauc.presets.preset_for_budget`, which says what follows from them and why.
             num_classes: columns of the logits; 1 is binary.
             **overrides: arguments of the class, in place of what the preset chose.
 
         Raises:
             TypeError, ValueError: a bad argument, named with what was expected and what came.
+
+        Warns:
+            UserWarning: once per instance each, on top of what the class warns of, where no
+                ``iid_mask`` comes with batches that are not iid, and where their rate of positives
+                is another than was told.
         """
         preset = preset_for_budget(
-            budget, batch_size=batch_size, positive_rate=positive_rate, iid_share=iid_share
+            budget,
+            batch_size=batch_size,
+            positive_rate=positive_rate,
+            iid_share=iid_share,
+            sampler=sampler,
         )
         chosen: dict[str, Any] = {"queue_size": preset.queue_size, **preset.options, **overrides}
-        return cls(num_classes, **chosen)
+        loss = cls(num_classes, **chosen)
+        loss._preset = preset
+        return loss
+
+    def _look_at_queue(self) -> dict[str, str]:
+        found = super()._look_at_queue()
+        if float(self.config.pauc_weight) > 0:  # in a warm-up, BCE alone may take its time
+            band = float(self.config.alpha), float(self.config.beta)
+            found["stalled"] = find_stall(self.queue, *band, self._calls)
+        return found
 
     def _budget(self) -> tuple[float, str]:
         alpha, beta = float(self.config.alpha), float(self.config.beta)

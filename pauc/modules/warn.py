@@ -60,3 +60,14 @@ def subsampling(rows: int, cap: int) -> str:
         f"the pool of {rows} rows is above max_pool_size={cap}: the surrogate sees a random, "
         "reweighted part of it"
     )
+
+
+def no_iid_mask(iid_share: float) -> str:
+    """Return what to say of a call without ``iid_mask``; "" if its rows are all iid."""
+    if iid_share == 1:
+        return ""
+    return (
+        f"no iid_mask came with batches of which {iid_share:.3g} are iid, so that rows added by "
+        "class or score count as a sample of the population, and the band lies too high. Cure: "
+        "iid_mask=sampler.iid_mask"
+    )

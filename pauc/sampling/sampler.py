@@ -92,7 +92,7 @@ class BandSampler(Sampler[list[int]]):
         num_classes: int = 1,
         iid_share: float = 0.5,
         positive_share: float = 0.25,
-        hard_fraction: float = 0.02,
+        hard_fraction: float = 0.05,
         num_batches: int | None = None,
         seed: int = 0,
         rank: int = 0,
