@@ -92,7 +92,9 @@ def take_step(
     value = class_mean(scored.contribution, positives, num_classes, divisor)
     valid = (weights.total > 0) & scored.defined
     loss, per_class, valid = reduce_classes(value, valid, batch, config)
-    loss = blend(loss, batch.cross_entropy() if has_entropy(config) else None, config)
+    counts = has_entropy(config)
+    entropy = batch.cross_entropy(batch.present_weight()) if counts else None
+    loss = blend(loss, entropy, config)
     stats = {}
     if diagnostics:
         square = (scored.contribution - value[positives.class_index]) ** 2

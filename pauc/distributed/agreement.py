@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pauc.config import LossConfig, options_of
 from pauc.core.batch import Batch, Rows, check_rows, make_batch
-from pauc.core.queue import QueueState, is_multilabel
+from pauc.core.queue import QueueState, check_counters, is_multilabel
 from pauc.distributed.ranks import all_gather
 
 
@@ -57,6 +57,8 @@ def agree(
     batch: Batch | None = None
     try:
         check_rows(rows, queue)
+        if validate_args:
+            check_counters(queue)
         batch = make_batch(rows, queue, config.ignore_index, check_values=validate_args)
     except Exception as raised:  # whatever it is, the other ranks wait for the header
         error = raised

@@ -17,7 +17,7 @@ from pauc.core.outcome import Outcome
 from pauc.distributed.gather import gather
 from pauc.distributed.ranks import check_process_group, is_gathering, queue_rows_of_a_rank
 from pauc.distributed.sharded import check_shardable, sharded_step
-from pauc.modules.buffers import QueueBuffers
+from pauc.modules.held_queue import QueueHolder
 from pauc.modules.moving import MovingOptions
 from pauc.modules.warn import no_dispersion, starvation, subsampling
 
@@ -38,7 +38,7 @@ class ModuleOptions(TypedDict, total=False):
     validate_args: bool
 
 
-class QueuedLoss(QueueBuffers):
+class QueuedLoss(QueueHolder):
     """A queue around the pure functions; a loss says which config it has, and on what it rests.
 
     The arguments are described at :class:`pauc.PAUCAtBudgetLoss`.
@@ -111,7 +111,7 @@ class QueuedLoss(QueueBuffers):
             check_shardable(config, self.gather_distributed)
         self._plan = plan_step(make_any_config(self._kind, options))
         self._config = config
-        self._moving.write(config, self.queue_fill.device)
+        self._moving.write(config, self.queue.fill.device)
 
     def move_config(self, values: Mapping[str, Any], moving: Iterable[str]) -> None:
         """Set fields of ``config``; those that are ``moving`` will be set again and again.
@@ -119,7 +119,7 @@ class QueuedLoss(QueueBuffers):
         A step that is compiled or captured takes these from tensors, which are written in place, so
         that one graph serves all their values. For :class:`pauc.PAUCSchedule`.
         """
-        self._moving.follow(moving, self.queue_fill.device)
+        self._moving.follow(moving, self.queue.fill.device)
         self.config = self.config._replace(**values)
 
     def _budget(self) -> tuple[float, str] | None:
@@ -265,7 +265,7 @@ class QueuedLoss(QueueBuffers):
 
     def _current_plan(self) -> Plan:
         """Return the plan for ``config``, or for one with tensors in place of what moves."""
-        if not self._moving.are_read(self.queue_fill):
+        if not self._moving.are_read(self.queue.fill):
             return self._plan
         return plan_step(make_any_config(self._kind, self._moving.options_of(self)))
 
@@ -291,11 +291,11 @@ class QueuedLoss(QueueBuffers):
             "starved": starvation(outcome, batch_rows, self.queue_size, self._budget()),
         }
         # `queue_fill` is read only where it decides something: the host waits for it.
-        if found["starved"] and int(self.queue_fill) < self.queue_scores.shape[1]:
+        if found["starved"] and int(self.queue.fill) < self.queue.weight.shape[0]:
             found["starved"] = ""  # more rows are on their way
         cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
         if cap is not None:
-            found["subsampled"] = subsampling(batch_rows + int(self.queue_fill), cap)
+            found["subsampled"] = subsampling(batch_rows + int(self.queue.fill), cap)
         for kind, message in found.items():
             if message and kind not in self._warned:
                 self._warned.add(kind)
@@ -312,9 +312,9 @@ class QueuedLoss(QueueBuffers):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._moving.write(self.config, self.queue_fill.device)
+        self._moving.write(self.config, self.queue.fill.device)
         return self
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
-        self._moving.write(self.config, self.queue_fill.device)  # the queue may have moved
+        self._moving.write(self.config, self.queue.fill.device)  # the queue may have moved
