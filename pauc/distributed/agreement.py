@@ -83,7 +83,7 @@ def _exchange_headers(
     """Return the headers of all ranks."""
     wide = batch is not None and batch.logits.dtype == torch.float64
     rows = 0 if batch is None else batch.logits.shape[0]
-    known = torch.tensor([batch is None, rows, wide, digest], dtype=torch.int64)
+    known = torch.tensor([batch is None, rows, wide, digest], dtype=torch.int64, device="cpu")
     header = torch.cat([known.to(counters.device), counters])
     return [
         Header(failed, rows, wide, settings, tuple(rest))

@@ -19,6 +19,7 @@ from pauc.distributed.ranks import check_process_group, is_gathering, queue_rows
 from pauc.distributed.sharded import check_shardable, sharded_step
 from pauc.modules.held_queue import QueueHolder
 from pauc.modules.moving import MovingOptions
+from pauc.modules.scripted import not_in_scripts
 from pauc.modules.warn import no_dispersion, starvation, subsampling
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ class QueuedLoss(QueueHolder):
         *,
         sample_weight: Tensor | None = ...,
     ) -> Any: ...
+    @not_in_scripts
     def forward(
         self,
         logits: Tensor,
@@ -208,13 +210,20 @@ class QueuedLoss(QueueHolder):
         Raises:
             TypeError, ValueError: see :func:`pauc.pauc_loss_fn`.
             RuntimeError, ValueError: see :func:`pauc.distributed.gather_rows`.
+            RuntimeError: the queue would move inside a backward pass, as where activation
+                checkpointing computes the loss a second time, in a replica of ``DataParallel``, or
+                in a trace.
         """
+        if self._queue_moves() and not torch.compiler.is_compiling():
+            self._refuse_passing_calls()
         rows = Rows(logits, targets, iid_mask, sample_weight)
         outcome, batch_rows = self._compute(rows, return_diagnostics)
         if self.validate_args and not torch.compiler.is_compiling():
             self._warn(outcome, batch_rows)
         if self._queue_moves():
             self._store(outcome.entry.into(self.queue, in_place=True))
+            if self._original:
+                self._original = ()  # a copy with rows of its own follows nobody any more
         returned: tuple[Any, ...] = (outcome.loss,)
         if return_per_class:
             returned += (outcome.per_class, outcome.valid)
@@ -260,12 +269,36 @@ class QueuedLoss(QueueHolder):
             self._bounds = bounds
         return outcome
 
+    def _refuse_passing_calls(self) -> None:
+        """Raise where rows that enter the queue would be lost, or would enter a second time."""
+        name = type(self).__name__
+        # A region that is recomputed calls the loss again when the queue holds the batch: the
+        # second loss would have another gradient than the first.
+        if torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                f"{name} must be called once for each batch, got a call inside a backward pass: "
+                "activation checkpointing computes the region again in which the loss stands. "
+                "Cure: compute the logits inside of torch.utils.checkpoint.checkpoint, and the "
+                "loss outside"
+            )
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            raise RuntimeError(
+                f"{name} must be in eval() for torch.jit.trace, got training: a trace takes the "
+                "queue for a constant. Cure: eval(), or torch.export"
+            )
+        if "_is_replica" in self.__dict__:  # of one step, after which its queue is gone
+            raise RuntimeError(
+                f"{name} must not stand inside torch.nn.DataParallel, got a call of a replica, "
+                "whose queue nobody keeps. Cure: compute the loss from the gathered logits, "
+                "outside, or train with DistributedDataParallel"
+            )
+
     def _queue_moves(self) -> bool:
         return self.training or self.update_queue_in_eval
 
     def _current_plan(self) -> Plan:
         """Return the plan for ``config``, or for one with tensors in place of what moves."""
-        if not self._moving.are_read(self.queue.fill):
+        if not self._moving.are_read(self._queue.fill):
             return self._plan
         return plan_step(make_any_config(self._kind, self._moving.options_of(self)))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import os
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -54,7 +53,13 @@ class QueueHolder(nn.Module):
     queue_step = _part("step")
 
     _version = 1
-    __jit_unused_properties__: ClassVar[list[str]] = ["queue", *_NAMES, "_is_hf_initialized"]
+
+    # A model that is scripted takes its loss along as something it cannot call.
+    __jit_ignored_attributes__: ClassVar[tuple[str, ...]] = _NAMES
+    __jit_unused_properties__: ClassVar[tuple[str, ...]] = (
+        *("queue", "config", "_is_hf_initialized"),
+        *_NAMES,
+    )
 
     def _make_queue(self, rows: int) -> None:
         # Registered without a tensor: the names are known as buffers to whoever loads weights by
@@ -64,7 +69,8 @@ class QueueHolder(nn.Module):
         # How many copies stand between this module and one that was built: a copy's mark differs
         # from its original's, so that a mixture of both is no mark of either.
         self._generation = 0
-        self._original: weakref.ref[QueueHolder] | None = None
+        # In a tuple: the original is not a part of its copy, as an attribute that is a module were.
+        self._original: tuple[QueueHolder, ...] = ()
         self.register_buffer(_MARK, None, persistent=False)
         self._renew_mark(self._queue.scores.device)
 
@@ -79,23 +85,26 @@ class QueueHolder(nn.Module):
         """The queue's state; its tensors are the module's, which a step writes in place."""
         if not torch.compiler.is_compiling():
             self._settle()
-        held: dict[str, Any] = self._buffers  # nn.Module looks into several places for a name
+        given = self._buffers
+        for name in _NAMES:
+            if given[name] is not None:
+                return self._with_given()
+        return self._queue
+
+    def _with_given(self) -> QueueState:
+        """Return the queue with the tensors in it that somebody has set by name."""
+        given: dict[str, Any] = self._buffers
         parts = zip(_NAMES, self._queue, strict=True)
-        # A tensor that somebody has set by name is taken as long as it is there.
-        return QueueState(*[own if held[name] is None else held[name] for name, own in parts])
+        return QueueState(*[own if given[name] is None else given[name] for name, own in parts])
 
     def _settle(self) -> None:
         """Do what has happened to the mark: go to its device, and follow the original."""
         mark: Any = self._buffers[_MARK]
         if mark.device != self._queue.scores.device and not mark.is_meta:
             self._queue = _moved(self._queue, mark.device)
-        if self._original is None:
-            return
-        original = self._original()
-        if original is None:
-            self._original = None
-        elif not mark.is_meta and float(mark) != self._generation:
-            self._queue = QueueState(*(part.to(mark.device, copy=True) for part in original.queue))
+        if self._original and not mark.is_meta and float(mark) != self._generation:
+            queue = self._original[0].queue
+            self._hold(QueueState(*(part.to(mark.device, copy=True) for part in queue)))
             self._renew_mark(mark.device)
 
     def _hold(self, queue: QueueState) -> None:
@@ -130,9 +139,10 @@ class QueueHolder(nn.Module):
         _ = self.queue  # settled, so that the copy begins with what this module would compute from
         twin = copy.copy(self)
         memo[id(self)] = twin
-        twin.__dict__ = copy.deepcopy({**self.__dict__, "process_group": None}, memo)
+        alone = {**self.__dict__, "process_group": None, "_original": ()}
+        twin.__dict__ = copy.deepcopy(alone, memo)
         twin.process_group = self.process_group
-        twin._original = weakref.ref(self)
+        twin._original = (self,)
         twin._generation = self._generation + 1
         for module in (self, twin):  # what an average has left in the original's mark goes
             module._renew_mark(self._queue.scores.device)
@@ -140,7 +150,7 @@ class QueueHolder(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         _ = self.queue
-        return {**self.__dict__, "process_group": None, "_original": None}
+        return {**self.__dict__, "process_group": None, "_original": ()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the queue with the model, but keep it in float32 when that goes to half precision.
@@ -155,9 +165,7 @@ class QueueHolder(nn.Module):
         if not after.scores.is_meta and not _keeps_values(fn, before.scores.device):
             after = self._empty(device)
         elif after.scores.dtype in (torch.float16, torch.bfloat16):
-            after = after._replace(
-                scores=before.scores.to(device), weight=before.weight.to(device)
-            )
+            after = after._replace(scores=before.scores.to(device), weight=before.weight.to(device))
         self._hold(after)
         self._renew_mark(device)
         return self
@@ -189,7 +197,7 @@ class QueueHolder(nn.Module):
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(destination, prefix, keep_vars)
         for name, part in zip(_NAMES, self.queue, strict=True):
             # Copies: what averages weights by walking over two state_dicts writes into them.
             destination[prefix + name] = part if keep_vars else part.detach().clone()
@@ -262,5 +270,5 @@ def _keeps_values(fn: Callable[[Tensor], Tensor], device: torch.device) -> bool:
     """
     if device.type == "meta":
         return False
-    tried = torch.tensor([byte % 16 for byte in os.urandom(64)], dtype=torch.float32)
+    tried = torch.tensor([byte % 16 for byte in os.urandom(64)], dtype=torch.float32, device="cpu")
     return torch.equal(fn(tried.to(device)).to("cpu", torch.float32), tried)

@@ -57,7 +57,11 @@ class PAUCAtBudgetLoss(QueuedLoss):
     With ``shard_queue``, which is experimental, rows do not travel, but for the negatives in the
     band: the loss is that of all ranks' rows, by exchanges of sums. The process group must be there
     when the module is built. Each rank's ``state_dict()`` has its own part of the queue and is to
-    be saved and loaded by that rank. Not with ``max_pool_size``; the diagnostics ``pauc`` and ``realised_fpr`` are nan.
+    be saved and loaded by that rank. Not with ``max_pool_size``; the diagnostics ``pauc`` and
+    ``realised_fpr`` are nan.
+
+    It may stand inside a model that is averaged, copied, cast or loaded by name; not inside
+    :class:`torch.nn.DataParallel` or a region of activation checkpointing, where it raises.
 
     The ``stats`` of a call are described at :func:`pauc.pauc_loss_terms`.
     """
