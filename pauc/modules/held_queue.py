@@ -159,6 +159,7 @@ class QueueHolder(nn.Module):
         """
         before = self.queue
         self._hold(before)
+        self._renew_mark(before.scores.device)  # whoever has set the tensors by name knew no mark
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         after = QueueState(*(fn(part) for part in before))
         device = after.scores.device

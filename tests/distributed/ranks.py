@@ -159,7 +159,7 @@ def all_checks(rank, folder):
     warnings.simplefilter("ignore")
     double = {name: train(options, rank=rank) for name, options in CASES.items()}
     single = {name: train(options, torch.float32, rank=rank) for name, options in CASES.items()}
-    kinds = ["inside", "sharded"]
+    kinds = ["inside", "sharded", "sharded around"]
     if dist.get_world_size() == 2:  # once is enough: tracing costs more than all the rest
         kinds.append("compiled")
     return {
@@ -287,6 +287,10 @@ def _wrap(model, loss, distributed, kind):
     if distributed and kind == "inside":
         wrapped = DistributedDataParallel(Both(model, loss))
         return wrapped, list(wrapped.parameters())
+    if distributed and kind == "sharded around":
+        both = Both(model, loss)
+        fully_shard(both, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+        return both, list(both.parameters())
     if distributed and kind == "sharded":
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         for layer in (model[0], model[2], model):

@@ -110,7 +110,7 @@ def test_the_companions_as_one_process(results, reference, case, world):
 
 @pytest.mark.filterwarnings("ignore:PAUCAtBudgetLoss")
 @worlds
-@pytest.mark.parametrize("kind", ["inside", "sharded"])
+@pytest.mark.parametrize("kind", ["inside", "sharded", "sharded around"])
 def test_as_one_process_however_the_model_is_wrapped(results, reference, kind, world):
     for result in results(world):
         assert_same_run(result["models"][kind], reference(MODEL_CASE), 1e-10)

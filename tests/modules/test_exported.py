@@ -1,4 +1,4 @@
-"""A model that carries its loss, in the hands of TorchScript, torch.export and ONNX."""
+"""A model that carries its loss, in the hands of TorchScript, torch.export and torch.compile."""
 
 from __future__ import annotations
 
@@ -101,22 +101,6 @@ def test_an_exported_step_goes_on_as_the_model():
     exported = torch.export.export(model, batch(1)).module()
     for seed in range(2, 6):
         torch.testing.assert_close(exported(*batch(seed)), twin(*batch(seed)), rtol=0, atol=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_model_in_onnx_predicts_and_holds_weights_alone():
-    pytest.importorskip("onnxscript", reason="needs pip install '.[integrations]'")
-    from onnx.reference import ReferenceEvaluator
-
-    model = trained().eval()
-    features = batch(1)[0]
-    program = torch.onnx.export(model, (features,), dynamo=True, verbose=False)
-    assert set(program.model.graph.initializers) == {"net.weight", "net.bias"}
-    onnx = ReferenceEvaluator(program.model_proto)
-    (scores,) = onnx.run(None, {onnx.input_names[0]: features.numpy()})
-    torch.testing.assert_close(torch.from_numpy(scores), model(features).detach())
 
 
 @pytest.mark.slow

@@ -310,6 +310,66 @@ def test_a_loss_outside_of_the_recomputed_region_or_at_rest_is_as_without(use_re
     assert torch.equal(gradients[1], gradients[3])
 
 
+def test_lbfgs_asks_often_and_the_batch_enters_once():
+    """The recipe of the docs, against the pure function with a queue that its caller keeps."""
+    by_module, by_function = trained(0).double(), trained(0).double()
+    queue = init_queue(64, 1, dtype=torch.float64)
+    options = {"line_search_fn": "strong_wolfe", "max_iter": 5}
+    optimizers = [
+        torch.optim.LBFGS(m.net.parameters(), **options) for m in (by_module, by_function)
+    ]
+    for seed in range(4):
+        calls = []
+        features, targets = batch(seed)
+        features = features.double()
+
+        def of_module(features=features, targets=targets, calls=calls):
+            calls.append(1)
+            optimizers[0].zero_grad()
+            loss = by_module.pauc_loss(by_module.net(features), targets)
+            loss.backward()
+            return loss
+
+        def of_function(features=features, targets=targets, queue=queue):
+            optimizers[1].zero_grad()
+            loss, _ = pauc_loss_fn(by_function.net(features), targets, queue, beta=0.2)
+            loss.backward()
+            return loss
+
+        by_module.pauc_loss.eval()
+        optimizers[0].step(of_module)
+        with torch.no_grad():
+            by_module.pauc_loss.train()(by_module.net(features), targets)
+        optimizers[1].step(of_function)
+        queue = enqueue(queue, by_function.net(features), targets)
+        assert len(calls) > 2
+        assert torch.equal(by_module.net.weight, by_function.net.weight)
+        assert same(by_module.pauc_loss.queue, queue)
+    assert int(queue.step) == 4
+
+
+def test_a_mark_that_was_filled_alone_takes_an_empty_queue_along():
+    with torch.device("meta"):
+        model = Detector()
+    model.pauc_loss.queue_mark = torch.zeros(())
+    assert is_fresh(model.pauc_loss.queue)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("use_buffers", [True, False])
+def test_on_a_gpu_the_queue_goes_where_its_buffers_are_moved(use_buffers):
+    model = trained()
+    for name, part in [*model.named_parameters(), *model.named_buffers()]:
+        part.data = part.data.cuda()  # as FSDP moves what it manages
+        assert name
+    assert model.pauc_loss.queue_scores.is_cuda
+    average = AveragedModel(model, use_buffers=use_buffers)
+    rows = [part.cuda() for part in batch(7)]
+    model(*rows)
+    average.update_parameters(model)
+    assert same(average.module.pauc_loss.queue, model.pauc_loss.queue)
+
+
 def test_a_replica_of_data_parallel_is_refused_in_training():
     model = trained()
     replica = model.pauc_loss._replicate_for_data_parallel()

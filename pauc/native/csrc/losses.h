@@ -15,8 +15,8 @@ namespace pauc {
 // A product of so many factors, each in (1, 2], is at most 2**1000: in the range of a double.
 constexpr Size MOST_FACTORS = 1000;
 
-// Returns the binary cross-entropy of each class, the mean of its present rows by their weight (0 if
-// they weigh nothing), and writes the gradient of its part of the loss into `whole`.
+// Returns the binary cross-entropy of each class, the mean over its present rows by their weight, 0
+// if they weigh nothing. Writes the gradient of its part of the loss into `whole`.
 template <typename T>
 std::vector<double> take_entropy(const Step<T>& s) {
     std::vector<double> entropy(s.classes), product(s.classes, 1), share(s.classes);
