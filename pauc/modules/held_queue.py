@@ -44,13 +44,13 @@ class QueueHolder(nn.Module):
     multilabel: bool
     process_group: ProcessGroup | None
 
-    queue_scores = _part("scores")
-    queue_targets = _part("targets")
-    queue_iid = _part("iid")
-    queue_weight = _part("weight")
-    queue_cursor = _part("cursor")
-    queue_fill = _part("fill")
-    queue_step = _part("step")
+    queue_scores: Tensor = _part("scores")
+    queue_targets: Tensor = _part("targets")
+    queue_iid: Tensor = _part("iid")
+    queue_weight: Tensor = _part("weight")
+    queue_cursor: Tensor = _part("cursor")
+    queue_fill: Tensor = _part("fill")
+    queue_step: Tensor = _part("step")
 
     _version = 1
 
