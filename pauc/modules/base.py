@@ -19,6 +19,7 @@ from pauc.distributed.ranks import check_process_group, is_gathering, queue_rows
 from pauc.distributed.sharded import check_shardable, sharded_step
 from pauc.modules.held_queue import QueueHolder
 from pauc.modules.moving import MovingOptions
+from pauc.modules.passing import refuse_passing_calls
 from pauc.modules.scripted import not_in_scripts
 from pauc.modules.warn import no_dispersion, starvation, subsampling
 
@@ -215,7 +216,7 @@ class QueuedLoss(QueueHolder):
                 in a trace.
         """
         if self._queue_moves() and not torch.compiler.is_compiling():
-            self._refuse_passing_calls()
+            refuse_passing_calls(self)
         rows = Rows(logits, targets, iid_mask, sample_weight)
         outcome, batch_rows = self._compute(rows, return_diagnostics)
         if self.validate_args and not torch.compiler.is_compiling():
@@ -268,30 +269,6 @@ class QueuedLoss(QueueHolder):
         if not compiling:
             self._bounds = bounds
         return outcome
-
-    def _refuse_passing_calls(self) -> None:
-        """Raise where rows that enter the queue would be lost, or would enter a second time."""
-        name = type(self).__name__
-        # A region that is recomputed calls the loss again when the queue holds the batch: the
-        # second loss would have another gradient than the first.
-        if torch._C._current_graph_task_id() != -1:
-            raise RuntimeError(
-                f"{name} must be called once for each batch, got a call inside a backward pass: "
-                "activation checkpointing computes the region again in which the loss stands. "
-                "Cure: compute the logits inside of torch.utils.checkpoint.checkpoint, and the "
-                "loss outside"
-            )
-        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            raise RuntimeError(
-                f"{name} must be in eval() for torch.jit.trace, got training: a trace takes the "
-                "queue for a constant. Cure: eval(), or torch.export"
-            )
-        if "_is_replica" in self.__dict__:  # of one step, after which its queue is gone
-            raise RuntimeError(
-                f"{name} must not stand inside torch.nn.DataParallel, got a call of a replica, "
-                "whose queue nobody keeps. Cure: compute the loss from the gathered logits, "
-                "outside, or train with DistributedDataParallel"
-            )
 
     def _queue_moves(self) -> bool:
         return self.training or self.update_queue_in_eval
