@@ -26,7 +26,6 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from pauc import PAUCAtBudgetLoss
-from pauc.distributed import exclude_queues
 from pauc.metrics import tpr_at_fpr
 
 BUDGET = 0.005
@@ -49,11 +48,6 @@ class Aspen(lightning.LightningModule):
             queue_size=16_384,
         )
         self.validation_scores: list[tuple[Tensor, Tensor]] = []
-
-    def configure_model(self) -> None:
-        exclude_queues(
-            self
-        )  # before DDP wraps the module: the queues are equal without a broadcast
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=1e-3)

@@ -19,7 +19,7 @@ from pauc.config import LossConfig, PAUCConfig, RecallAtQuantileConfig, SmoothAP
 from pauc.core import partial_auc, recall, smooth_ap
 from pauc.core.batch import Rows, check_rows, make_batch
 from pauc.core.outcome import Outcome
-from pauc.core.queue import QueueState
+from pauc.core.queue import QueueState, check_counters
 from pauc.support import Support
 
 
@@ -75,7 +75,8 @@ def take_step(
         plan: of the config.
         bounds: from an earlier step, whose owner lets go of them. They say where the native step
             looks for scores first: they change what a step costs, never what comes out.
-        validate_args: look at values, to refuse what is not legal and to size work arrays.
+        validate_args: look at values, to refuse what is not legal, counters of the queue included,
+            and to size work arrays.
         are_checked: the rows have passed all checks on the ranks that brought them.
         diagnostics: also compute ``stats``.
         queue_moves: the rows will enter this very queue, so that nothing can be computed again.
@@ -113,6 +114,8 @@ def _core_step(
     diagnostics: bool = False,
 ) -> Outcome:
     """Return the outcome that torch operators compute."""
+    if read_values:
+        check_counters(queue)
     batch = make_batch(rows, queue, config.ignore_index, check_values=check_values)
     core = _CORE[type(config)]
     return core.take_step(batch, queue, config, read_values=read_values, diagnostics=diagnostics)

@@ -62,10 +62,12 @@ def pauc_loss_fn(
         queue: from :func:`pauc.init_queue` or the previous call; of size 0 for no memory.
         iid_mask: ``[N]`` bool, False for rows that were added by class or for hardness: they take
             no part in edges and scale. None: all rows are iid.
-        sample_weight: ``[N]``, non-negative, weights the positives in the numerator. None: ones.
-        validate_args: check targets and weights, and size work arrays by what is in them. Both
-            read data: switch it off under :func:`torch.func.vmap` and where a host
-            synchronisation matters. Always off inside a compiled graph.
+        sample_weight: ``[N]``, non-negative, weights the positives in the numerator, and every row
+            in the BCE of ``bce_weight``, a weighted mean. Edges, scale and band never see it. None:
+            ones.
+        validate_args: check targets, weights and the queue's counters, and size work arrays by what
+            is in the rows. Both read data: switch it off under :func:`torch.func.vmap` and where a
+            host synchronisation matters. Always off inside a compiled graph.
         **options: fields of :class:`pauc.PAUCConfig`.
 
     Returns:
@@ -201,8 +203,8 @@ def smooth_ap_loss_fn(
             count as they are. But they are more negatives per positive than the population has, so
             that the value is the AP of this pool and not of the population; only the scale of
             ``tau_scale="iqr"`` is read from iid negatives alone.
-        sample_weight: ``[N]``, non-negative, weights the positives in the average. Ranks count
-            rows. None: ones.
+        sample_weight: ``[N]``, non-negative, weights the positives in the average, and every row in
+            the BCE of ``bce_weight``, a weighted mean. Ranks count rows. None: ones.
         **options: fields of :class:`pauc.SmoothAPConfig`.
 
     Returns:

@@ -89,7 +89,7 @@ def bootstrap_interval(
     scores = scores.detach()[rows]
 
     def measure(scores: Tensor, targets: Tensor) -> Tensor:
-        return torch.as_tensor(metric(scores, targets), dtype=torch.float64)
+        return torch.as_tensor(metric(scores, targets), dtype=torch.float64, device=scores.device)
 
     values = [
         measure(scores[draw], targets[draw])
@@ -133,7 +133,7 @@ def tpr_at_fpr_interval(
     scores, targets = kept_rows(scores, targets, ignore_index)
     place, places = places_of(scores)
     positives = int(targets.sum())
-    total = torch.tensor(len(targets) - positives)
+    total = torch.tensor(len(targets) - positives, device="cpu")
     allowed = allowed_rows(budgets.cpu().flatten(), total, slack).to(scores.device)
     # One array for all values: a small result of each chunk, kept between the large scratch arrays,
     # would keep the heap from shrinking when these are freed.
@@ -237,7 +237,9 @@ def wilson_interval(hits: int, trials: int, *, confidence: float = 0.95) -> Inte
     # At 0 hits the lower end is exactly 0, and at `trials` hits the upper end exactly 1; rounding
     # would miss them.
     low, high = max(0.0, ends[0]) if hits else 0.0, min(1.0, ends[1]) if hits < trials else 1.0
-    return Interval(*(torch.tensor(x, dtype=torch.float64) for x in (rate, low, high)))
+    return Interval(
+        *(torch.tensor(x, dtype=torch.float64, device="cpu") for x in (rate, low, high))
+    )
 
 
 def _draws(targets: Tensor, n_resamples: int, seed: int | torch.Generator) -> Iterator[Tensor]:

@@ -271,7 +271,10 @@ def _series(history: History, key: str, class_index: int) -> list[float]:
                 f"key must be in every entry of history, one has {sorted(entry)}, got {key!r}"
             )
     values = history[key] if isinstance(history, Mapping) else [entry[key] for entry in entries]
-    rows = [torch.as_tensor(value, dtype=torch.float64).detach().reshape(-1) for value in values]
+    rows = [
+        torch.as_tensor(value, dtype=torch.float64, device="cpu").detach().reshape(-1)
+        for value in values
+    ]
     if not rows:
         raise ValueError(f"history must have at least one entry, got none for {key!r}")
     classes = min(len(row) for row in rows)

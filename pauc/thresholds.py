@@ -109,7 +109,7 @@ def binomial_cdf(count: int, rate: float) -> tuple[int, Tensor]:
     first = max(0, math.floor(mean - spread))
     last = min(count, math.ceil(mean + spread + 600))
     mode = min(max(math.floor((count + 1) * rate), first), last)
-    k = torch.arange(first + 1, last + 1, dtype=torch.float64)
+    k = torch.arange(first + 1, last + 1, dtype=torch.float64, device="cpu")
     # log of P(k) / P(k - 1), for each k after the first
     step = ((count - k + 1) / k * (rate / (1 - rate))).log()
     upwards = step[mode - first :].cumsum(0)

@@ -64,6 +64,8 @@ class _RowMetric(Metric):
 
     def compute(self) -> Tensor:
         """Return the metric of all rows, float64; nan where a class has no row."""
+        if isinstance(self.scores, list) and not self.scores:  # before any update
+            return torch.full(self._shape, torch.nan, dtype=torch.float64, device=self.device)
         scores, targets = dim_zero_cat(self.scores), dim_zero_cat(self.targets)
         _, kept = kept_rows(scores, targets, self.ignore_index)
         if not (kept == 0).any() or not (kept == 1).any():

@@ -73,6 +73,20 @@ def test_the_value_is_that_of_the_function_on_all_rows(name: str) -> None:
         assert again.compute().tolist() == metric.compute().tolist()
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
+@pytest.mark.parametrize("name", metrics())
+def test_before_any_update_the_value_is_nan(name: str) -> None:
+    metric = metrics()[name]
+    for _ in range(2):
+        value = metric.compute()
+        assert value.dtype == torch.float64
+        assert value.isnan().all()
+        metric.update(*batches()[0])
+        assert metric.compute().shape == value.shape
+        assert not metric.compute().isnan().any()
+        metric.reset()
+
+
 @pytest.mark.parametrize("name", metrics())
 def test_merged_states_are_as_one(name: str) -> None:
     first, second = metrics()[name], metrics()[name]

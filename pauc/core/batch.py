@@ -42,17 +42,22 @@ class Batch(NamedTuple):
         """Return ``[C]`` int64: how many rows are positives of each class."""
         return (self.positive() & per_class(self.present)).sum(dim=0)
 
-    def present_rows(self) -> Tensor:
-        """Return how many rows are present: ``[]``, or ``[C]`` where classes differ in that."""
-        return self.present.sum(dim=0)
+    def present_weight(self) -> Tensor:
+        """Return ``[C]``: what the rows that are present for each class weigh together."""
+        weight = torch.where(per_class(self.present), self.weight.unsqueeze(1), 0.0)
+        return weight.sum(dim=0).expand(self.logits.shape[1])
 
-    def cross_entropy(self) -> Tensor:
-        """Return ``[C]``: the mean binary cross-entropy of each class over its present rows."""
+    def cross_entropy(self, total: Tensor) -> Tensor:
+        """Return ``[C]``: each class's binary cross-entropies by weight, as a share of ``total``.
+
+        ``total`` is :meth:`present_weight`, or the sum of it over several batches. Where it is 0,
+        the entropy is 0.
+        """
         entropy = binary_cross_entropy_with_logits(
             self.logits, self.positive().to(self.logits.dtype), reduction="none"
         )
-        present = per_class(self.present)
-        return torch.where(present, entropy, 0.0).sum(dim=0) / self.present_rows().clamp(min=1)
+        weighted = torch.where(per_class(self.present), entropy, 0.0) * self.weight.unsqueeze(1)
+        return weighted.sum(dim=0) / torch.where(total > 0, total, 1.0)
 
 
 def make_batch(rows: Rows, queue: QueueState, ignore_index: int, *, check_values: bool) -> Batch:

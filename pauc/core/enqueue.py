@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pauc.core.batch import Batch, Rows, check_rows, make_batch
-from pauc.core.queue import QueueState, compute_dtype, is_multilabel
+from pauc.core.queue import QueueState, check_counters, compute_dtype, is_multilabel
 
 
 class BatchEntry(NamedTuple):
@@ -46,7 +46,7 @@ def enqueue(
         iid_mask: ``[N]`` bool; None: all rows are iid.
         sample_weight: ``[N]``, non-negative; None: ones.
         ignore_index: target of rows to leave out; multi-label: of a class that has no label.
-        validate_args: check targets and weights, which reads data.
+        validate_args: check targets, weights and the queue's counters, which reads data.
 
     Raises:
         TypeError, ValueError: as for :func:`pauc.pauc_loss_fn`.
@@ -54,6 +54,8 @@ def enqueue(
     rows = Rows(logits, targets, iid_mask, sample_weight)
     check_rows(rows, queue)
     check_values = validate_args and not torch.compiler.is_compiling()
+    if check_values:
+        check_counters(queue)
     return entered(queue, make_batch(rows, queue, ignore_index, check_values=check_values))
 
 

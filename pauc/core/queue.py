@@ -91,6 +91,25 @@ def init_queue(
     )
 
 
+def check_counters(queue: QueueState) -> None:
+    """Raise unless cursor, fill and step can be those of a queue; reads data.
+
+    Raises:
+        ValueError: they cannot, as where they are uninitialised memory or have been averaged.
+    """
+    size = queue.weight.shape[0]
+    cursor, fill, step = torch.stack([part.reshape(()) for part in queue[4:]]).tolist()
+    # A queue that is not full begins at slot 0, so that its cursor is its fill.
+    cursor_fits = 0 <= cursor < max(size, 1) if fill == size else cursor == fill
+    if not (0 <= fill <= size and cursor_fits and step >= 0):
+        raise ValueError(
+            f"the queue must have a fill from 0 to its {size} rows, a cursor below that, equal to "
+            f"the fill of a queue that is not full, and a step of 0 or more; got fill={fill}, "
+            f"cursor={cursor}, step={step}, which no queue can have. Cure: reset_queue() or "
+            "init_queue(), or a sound checkpoint"
+        )
+
+
 def queue_rows(queue: QueueState) -> Tensor:
     """Return the slots ``[Q]`` in order of age, oldest row first; the empty ones come last."""
     size = queue.weight.shape[0]

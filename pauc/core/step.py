@@ -92,7 +92,9 @@ def take_step(
     value = class_mean(scored.contribution, positives, num_classes, divisor)
     valid = (weights.total > 0) & scored.defined
     loss, per_class, valid = reduce_classes(value, valid, batch, config)
-    loss = blend(loss, batch.cross_entropy() if has_entropy(config) else None, config)
+    counts = has_entropy(config)
+    entropy = batch.cross_entropy(batch.present_weight()) if counts else None
+    loss = blend(loss, entropy, config)
     stats = {}
     if diagnostics:
         square = (scored.contribution - value[positives.class_index]) ** 2
@@ -191,7 +193,8 @@ def reduce_classes(
     # A non-finite logit makes its class's loss and gradient nan, whatever the surrogate made of it,
     # so that a gradient scaler or a person sees the step that brought it.
     poisoned = ~batch.logits.detach().isfinite().all(dim=0)
-    attached = (batch.logits * torch.where(poisoned, math.nan, 0.0)).sum(dim=0)
+    factor = torch.where(poisoned, math.nan, 0.0).to(batch.logits.dtype)  # not torch's default
+    attached = (batch.logits * factor).sum(dim=0)
     valid = valid | poisoned
     losses = torch.where(valid, 1 - value, 0.0) + attached
     per_class = torch.where(valid, losses, math.nan)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pauc.config import LossConfig, options_of
 from pauc.core.batch import Batch, Rows, check_rows, make_batch
-from pauc.core.queue import QueueState, is_multilabel
+from pauc.core.queue import QueueState, check_counters, is_multilabel
 from pauc.distributed.ranks import all_gather
 
 
@@ -57,6 +57,8 @@ def agree(
     batch: Batch | None = None
     try:
         check_rows(rows, queue)
+        if validate_args:
+            check_counters(queue)
         batch = make_batch(rows, queue, config.ignore_index, check_values=validate_args)
     except Exception as raised:  # whatever it is, the other ranks wait for the header
         error = raised
@@ -81,7 +83,7 @@ def _exchange_headers(
     """Return the headers of all ranks."""
     wide = batch is not None and batch.logits.dtype == torch.float64
     rows = 0 if batch is None else batch.logits.shape[0]
-    known = torch.tensor([batch is None, rows, wide, digest], dtype=torch.int64)
+    known = torch.tensor([batch is None, rows, wide, digest], dtype=torch.int64, device="cpu")
     header = torch.cat([known.to(counters.device), counters])
     return [
         Header(failed, rows, wide, settings, tuple(rest))

@@ -75,7 +75,7 @@ class _Totals(NamedTuple):
     weight: Tensor  # of the numerator positives
     live_weight: Tensor
     poisoned: Tensor  # rows of the batches with a non-finite logit
-    rows: Tensor  # present rows of the batches, which only multi-label classes differ in
+    present_weight: Tensor  # what the present rows of the batches weigh
 
 
 class _Sums(NamedTuple):
@@ -151,7 +151,7 @@ def _loss_of_shards(
     band = _band(pool, totals, config, ranks)
     weights = Weights(totals.weight, totals.live_weight)
     positives, _ = numerator_positives(pool, weights, config, None, read_values)
-    entropy = batch.cross_entropy() * (batch.present_rows() / totals.rows.clamp(min=1))
+    entropy = batch.cross_entropy(totals.present_weight)
     valid = (totals.weight > 0) & band.defined
     opposite: BandNegatives | MovingEdges
     if config.surrogate == "trapezoid":
@@ -198,7 +198,7 @@ def _totals(pool: Pool, batch: Batch, config: PAUCConfig, ranks: Ranks) -> _Tota
         weight=weights.total,
         live_weight=weights.live,
         poisoned=(~batch.logits.detach().isfinite()).sum(dim=0),
-        rows=batch.present_rows().expand(pool.scores.shape[0]),
+        present_weight=batch.present_weight(),
     )
     return _Totals(*ranks.sum(torch.stack([part.double() for part in own])).unbind())
 

@@ -107,7 +107,11 @@ def check_rates(rates: float | Sequence[float] | Tensor, name: str) -> tuple[Ten
         ValueError: a rate outside [0, 1], or nan.
     """
     try:
-        given = rates if isinstance(rates, Tensor) else torch.tensor(rates, dtype=torch.float64)
+        given = (
+            rates
+            if isinstance(rates, Tensor)
+            else torch.tensor(rates, dtype=torch.float64, device="cpu")
+        )
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{name} must be a number, or a sequence or tensor of numbers, got {rates!r}"

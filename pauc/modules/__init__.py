@@ -1,1 +1,1 @@
-"""The losses as modules: they hold the queue's buffers and call the pure functions."""
+"""The losses as modules: they hold the queue and call the pure functions."""

@@ -17,9 +17,11 @@ from pauc.core.outcome import Outcome
 from pauc.distributed.gather import gather
 from pauc.distributed.ranks import check_process_group, is_gathering, queue_rows_of_a_rank
 from pauc.distributed.sharded import check_shardable, sharded_step
-from pauc.modules.buffers import QueueBuffers
 from pauc.modules.health import find_mistakes, find_other_rate, is_due
+from pauc.modules.held_queue import QueueHolder
 from pauc.modules.moving import MovingOptions
+from pauc.modules.passing import refuse_passing_calls
+from pauc.modules.scripted import not_in_scripts
 from pauc.modules.warn import no_dispersion, no_iid_mask, starvation, subsampling
 from pauc.presets import BudgetPreset
 
@@ -40,7 +42,7 @@ class ModuleOptions(TypedDict, total=False):
     validate_args: bool
 
 
-class QueuedLoss(QueueBuffers):
+class QueuedLoss(QueueHolder):
     """A queue around the pure functions; a loss says which config it has, and on what it rests.
 
     The arguments are described at :class:`pauc.PAUCAtBudgetLoss`.
@@ -115,7 +117,7 @@ class QueuedLoss(QueueBuffers):
             check_shardable(config, self.gather_distributed)
         self._plan = plan_step(make_any_config(self._kind, options))
         self._config = config
-        self._moving.write(config, self.queue_fill.device)
+        self._moving.write(config, self.queue.fill.device)
 
     def move_config(self, values: Mapping[str, Any], moving: Iterable[str]) -> None:
         """Set fields of ``config``; those that are ``moving`` will be set again and again.
@@ -123,7 +125,7 @@ class QueuedLoss(QueueBuffers):
         A step that is compiled or captured takes these from tensors, which are written in place, so
         that one graph serves all their values. For :class:`pauc.PAUCSchedule`.
         """
-        self._moving.follow(moving, self.queue_fill.device)
+        self._moving.follow(moving, self.queue.fill.device)
         self.config = self.config._replace(**values)
 
     def _budget(self) -> tuple[float, str] | None:
@@ -185,6 +187,7 @@ class QueuedLoss(QueueBuffers):
         *,
         sample_weight: Tensor | None = ...,
     ) -> Any: ...
+    @not_in_scripts
     def forward(
         self,
         logits: Tensor,
@@ -212,13 +215,20 @@ class QueuedLoss(QueueBuffers):
         Raises:
             TypeError, ValueError: see :func:`pauc.pauc_loss_fn`.
             RuntimeError, ValueError: see :func:`pauc.distributed.gather_rows`.
+            RuntimeError: the queue would move inside a backward pass, as where activation
+                checkpointing computes the loss a second time, in a replica of ``DataParallel``, or
+                in a trace.
         """
+        if self._queue_moves() and not torch.compiler.is_compiling():
+            refuse_passing_calls(self)
         rows = Rows(logits, targets, iid_mask, sample_weight)
         outcome, batch_rows = self._compute(rows, return_diagnostics)
         if self.validate_args and not torch.compiler.is_compiling():
             self._warn(outcome, batch_rows, iid_mask is not None)
         if self._queue_moves():
             self._store(outcome.entry.into(self.queue, in_place=True))
+            if self._original:
+                self._original = ()  # a copy with rows of its own follows nobody any more
         returned: tuple[Any, ...] = (outcome.loss,)
         if return_per_class:
             returned += (outcome.per_class, outcome.valid)
@@ -269,7 +279,7 @@ class QueuedLoss(QueueBuffers):
 
     def _current_plan(self) -> Plan:
         """Return the plan for ``config``, or for one with tensors in place of what moves."""
-        if not self._moving.are_read(self.queue_fill):
+        if not self._moving.are_read(self._queue.fill):
             return self._plan
         return plan_step(make_any_config(self._kind, self._moving.options_of(self)))
 
@@ -297,11 +307,11 @@ class QueuedLoss(QueueBuffers):
             "starved": starvation(outcome, batch_rows, self.queue_size, self._budget()),
         }
         # `queue_fill` is read only where it decides something: the host waits for it.
-        if found["starved"] and int(self.queue_fill) < self.queue_scores.shape[1]:
+        if found["starved"] and int(self.queue.fill) < self.queue.weight.shape[0]:
             found["starved"] = ""  # more rows are on their way
         cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
         if cap is not None:
-            found["subsampled"] = subsampling(batch_rows + int(self.queue_fill), cap)
+            found["subsampled"] = subsampling(batch_rows + int(self.queue.fill), cap)
         if self._preset is not None and not has_iid_mask:
             found["iid_mask"] = no_iid_mask(self._preset.iid_share)
         if self._queue_moves():
@@ -331,9 +341,9 @@ class QueuedLoss(QueueBuffers):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._moving.write(self.config, self.queue_fill.device)
+        self._moving.write(self.config, self.queue.fill.device)
         return self
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
-        self._moving.write(self.config, self.queue_fill.device)  # the queue may have moved
+        self._moving.write(self.config, self.queue.fill.device)  # the queue may have moved

@@ -55,14 +55,16 @@ class PAUCAtBudgetLoss(QueuedLoss):
     as it has, none included. The loss is that of the concatenated batch, the same on all ranks, and
     the gradient of a rank's rows is multiplied by the number of ranks: after the average over
     ranks that DDP and FSDP take, it is that of one process. Who sums gradients instead divides the
-    loss by the number of ranks. See :func:`pauc.distributed.gather_rows`, and
-    :func:`pauc.distributed.exclude_queues` for a loss inside the model that DDP wraps.
+    loss by the number of ranks. See :func:`pauc.distributed.gather_rows`.
 
     With ``shard_queue``, which is experimental, rows do not travel, but for the negatives in the
     band: the loss is that of all ranks' rows, by exchanges of sums. The process group must be there
     when the module is built. Each rank's ``state_dict()`` has its own part of the queue and is to
-    be saved and loaded by that rank; inside a model that DDP wraps, ``exclude_queues`` is a must.
-    Not with ``max_pool_size``; the diagnostics ``pauc`` and ``realised_fpr`` are nan.
+    be saved and loaded by that rank. Not with ``max_pool_size``; the diagnostics ``pauc`` and
+    ``realised_fpr`` are nan.
+
+    It may stand inside a model that is averaged, copied, cast or loaded by name; not inside
+    :class:`torch.nn.DataParallel` or a region of activation checkpointing, where it raises.
 
     The ``stats`` of a call are described at :func:`pauc.pauc_loss_terms`.
     """

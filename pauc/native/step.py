@@ -12,7 +12,7 @@ from torch import Tensor
 from pauc.checks import check_targets
 from pauc.core.batch import Rows
 from pauc.core.outcome import Outcome
-from pauc.core.queue import QueueState
+from pauc.core.queue import QueueState, check_counters
 from pauc.native import extension
 from pauc.native.entry import NativeEntry, make_entry
 from pauc.native.gradient import NO_SECOND_DERIVATIVE, Gradients, attach
@@ -59,6 +59,9 @@ def take_step(
         options: of the config.
         again: computes the loss as a graph, for second derivatives; None: those are refused.
         check_values: look at targets and weights.
+
+    Raises:
+        ValueError: the queue's counters cannot be those of a queue.
     """
     if extension.ext is None or not is_readable(rows, queue):
         return None
@@ -72,6 +75,7 @@ def take_step(
     found = _allocate(entry, options)
     weight = _call(entry, queue, bounds, found, options, check_values)
     if weight is None:
+        check_counters(queue)  # even where values are not checked: here the reading is free
         return None
     if scores.requires_grad and torch.is_grad_enabled():
         gradients = Gradients(found.gradient, found.whole, found.valid, weight)

@@ -438,6 +438,33 @@ def test_bce_weight_adds_the_cross_entropy_of_present_rows(num_classes, reductio
     assert torch.allclose(less, 0.25 * plain + 0.7 * expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("num_classes", [1, 3])
+@pytest.mark.parametrize("multilabel", [True, False])
+def test_a_weight_in_the_bce_is_that_many_rows(num_classes, multilabel):
+    """A warm-up on BCE alone: integer weights are repetitions, 0 leaves a row out."""
+    logits, targets = batch(num_classes)
+    if multilabel:
+        g = torch.Generator().manual_seed(1)
+        targets = torch.randint(0, 2, tuple(logits.shape), generator=g)
+        targets[torch.rand(targets.shape, generator=g) < 0.2] = -100
+    targets[::7] = -100
+    weight = torch.arange(len(logits)) % 4
+    options = {"beta": 0.3, "bce_weight": 0.7, "pauc_weight": 0.0}
+    queue = init_queue(0, num_classes, multilabel=multilabel)
+    loss, _ = pauc_loss_fn(logits.requires_grad_(), targets, queue, sample_weight=weight, **options)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    repeated, _ = pauc_loss_fn(
+        logits.repeat_interleave(weight, 0), targets.repeat_interleave(weight, 0), queue, **options
+    )
+    (expected,) = torch.autograd.grad(repeated, logits)
+    torch.testing.assert_close(loss, repeated, rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
+    nothing, _ = pauc_loss_fn(logits, targets, queue, sample_weight=0 * weight, **options)
+    assert nothing.item() == 0.0
+    (gradient,) = torch.autograd.grad(nothing, logits)
+    assert not gradient.any()
+
+
 def test_gradient_of_the_trapezoid_reaches_positives_only():
     logits, targets = batch(1)
     _, gradient = value_and_gradient(logits, targets, filled_queue(1), beta=0.3)

@@ -198,10 +198,10 @@ def batch(seed, count=64, device="cpu"):
 @pytest.mark.parametrize("surrogate", ["trapezoid", "pairwise"])
 def test_the_queue_stays_where_it_is(surrogate):
     loss_fn = PAUCAtBudgetLoss(1, queue_size=150, surrogate=surrogate, validate_args=False)
-    before = [buffer.data_ptr() for buffer in loss_fn.buffers()]
+    before = [part.data_ptr() for part in loss_fn.queue]
     for seed in range(4):
         loss_fn(*batch(seed)).backward()
-    assert [buffer.data_ptr() for buffer in loss_fn.buffers()] == before
+    assert [part.data_ptr() for part in loss_fn.queue] == before
     assert int(loss_fn.queue_fill) == 150
 
 

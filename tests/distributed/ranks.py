@@ -26,7 +26,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pauc import PAUCAtBudgetLoss, QueueState, RecallAtQuantileLoss, SmoothAPLoss
-from pauc.distributed import exclude_queues
 
 STEPS = 20
 GROUP_TIMEOUT = datetime.timedelta(seconds=20)
@@ -40,7 +39,13 @@ CASES = {
     "live": {"pos_numerator": "live", "budget_basis": "population", "masked": True},
     "no queue": {"queue_size": 0, "quantile_interpolation": "linear", "temperature": 0.5},
     "implicit": {"edge_gradient": "implicit", "gradient_scale": "live", "bce_weight": 0.3},
-    "classes": {"num_classes": 3, "reduction": "sum", "weighted": True, "masked": True},
+    "classes": {
+        "num_classes": 3,
+        "reduction": "sum",
+        "weighted": True,
+        "masked": True,
+        "bce_weight": 0.3,
+    },
     "pairwise": {"surrogate": "pairwise", "masked": True},
     "logistic": {"surrogate": "pairwise", "link": "logistic", "gradient_scale": "live"},
     "pairwise, no queue": {"surrogate": "pairwise", "queue_size": 0, "tau_scale": "unit"},
@@ -160,7 +165,7 @@ def all_checks(rank, folder):
     warnings.simplefilter("ignore")
     double = {name: train(options, rank=rank) for name, options in CASES.items()}
     single = {name: train(options, torch.float32, rank=rank) for name, options in CASES.items()}
-    kinds = ["inside", "excluded", "sharded"]
+    kinds = ["inside", "sharded", "sharded around"]
     if dist.get_world_size() == 2:  # once is enough: tracing costs more than all the rest
         kinds.append("compiled")
     return {
@@ -285,10 +290,13 @@ def train(options, dtype=torch.float64, *, rank=None, kind="beside", steps=range
 
 def _wrap(model, loss, distributed, kind):
     """Return a function from rows to loss, and the parameters to train."""
-    if distributed and kind in ("inside", "excluded"):
-        both = Both(model, loss)
-        wrapped = DistributedDataParallel(exclude_queues(both) if kind == "excluded" else both)
+    if distributed and kind == "inside":
+        wrapped = DistributedDataParallel(Both(model, loss))
         return wrapped, list(wrapped.parameters())
+    if distributed and kind == "sharded around":
+        both = Both(model, loss)
+        fully_shard(both, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+        return both, list(both.parameters())
     if distributed and kind == "sharded":
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         for layer in (model[0], model[2], model):
@@ -365,12 +373,11 @@ def traffic(rank):
         with Collectives() as collectives:
             loss(logits, torch.arange(10) % 2).backward()
         found[name] = collectives.calls
-    for kind in ("inside", "excluded"):
-        loss = make_loss({"queue_size": 4096}, True)
-        step_fn, _ = _wrap(make_model(1), loss, True, kind)
-        with Collectives() as collectives, torch.no_grad():
-            step_fn(**part_of(batch(0, {}), 0, rank, world))
-        found[kind] = collectives.calls
+    loss = make_loss({"queue_size": 4096}, True)
+    step_fn, _ = _wrap(make_model(1), loss, True, "inside")
+    with Collectives() as collectives, torch.no_grad():
+        step_fn(**part_of(batch(0, {}), 0, rank, world))
+    found["inside"] = collectives.calls
     return found
 
 

@@ -22,7 +22,6 @@ from pauc import (
     smooth_ap_loss_fn,
     smooth_ap_terms,
 )
-from pauc.distributed import exclude_queues
 from tests.modules.test_partial_auc import messages, stream, take
 from tests.test_checks import BAD_BATCHES
 from tests.test_functional import NoHostReads, assert_same_state, batch, warm_queue
@@ -168,13 +167,6 @@ def test_repr_shows_every_option(kind):
     assert "3, queue_size=7" in shown
     assert "temperature=0.25" in shown
     assert all(f"{name}=" in shown for name in module.config._fields)
-
-
-@both
-def test_ddp_is_told_of_the_queue(kind):
-    model = torch.nn.ModuleDict({"net": torch.nn.Linear(2, 1), "loss": MODULES[kind](1)})
-    ignored = exclude_queues(model)._ddp_params_and_buffers_to_ignore
-    assert set(ignored) == {f"loss.queue_{name}" for name in QueueState._fields}
 
 
 @quiet
@@ -384,16 +376,16 @@ def test_compiled_training_step_equals_eager(kind, backend, options):
 @pytest.mark.slow
 @quiet
 @both
-def test_compiled_module_trains_and_keeps_its_buffers(kind):
+def test_compiled_module_trains_and_keeps_its_queue_in_place(kind):
     torch._dynamo.reset()
     eager, module = (MODULES[kind](1, queue_size=100, validate_args=False) for _ in range(2))
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    buffers = [id(buffer) for buffer in module.buffers()]
+    places = [part.data_ptr() for part in module.queue]
     for seed in range(3):
         logits, targets = batch(1, seed)
         assert torch.allclose(compiled(logits, targets), eager(logits, targets), atol=1e-6)
     assert_same_state(module.queue, eager.queue)
-    assert [id(buffer) for buffer in module.buffers()] == buffers
+    assert [part.data_ptr() for part in module.queue] == places
 
 
 @both

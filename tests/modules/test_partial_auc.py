@@ -364,7 +364,7 @@ def test_the_graph_is_not_kept_alive():
     module = PAUCAtBudgetLoss(1, queue_size=8)
     logits = torch.randn(4, 1, requires_grad=True)
     module(logits, torch.tensor([0, 1, 0, 1]))
-    assert not any(buffer.requires_grad for buffer in module.buffers())
+    assert not any(part.requires_grad for part in module.queue)
 
 
 def test_functional_loop_on_the_first_page():

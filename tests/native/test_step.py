@@ -348,13 +348,20 @@ def test_what_has_no_memory_of_its_own_takes_the_other_path():
         torch.func.functionalize(lambda x: loss(x, targets))(logits)
 
 
-@pytest.mark.parametrize("fill", [-3, 2001])
-def test_a_queue_with_an_impossible_fill_is_not_read(fill):
+@pytest.mark.parametrize("validate_args", [True, False])
+@pytest.mark.parametrize(
+    ("counter", "value"),
+    [("fill", -3), ("fill", 2001), ("fill", 7), ("cursor", -1), ("cursor", 2000), ("step", -1)],
+)
+def test_a_queue_with_impossible_counters_is_not_read(counter, value, validate_args):
     loss = trained()
-    loss.queue_fill.fill_(fill)
+    loss.validate_args = validate_args
+    getattr(loss, f"queue_{counter}").fill_(value)
+    before = copied(loss.queue)
     logits, targets, *_ = next(stream("normal", 1, 1, 500, 9, plain=True))
-    _, entry, _ = native_step(logits, targets, loss.queue, None, loss.config)
-    assert entry is None
+    with pytest.raises(ValueError, match=f"{counter}={value}.*which no queue can have"):
+        loss(logits, targets)
+    assert all(map(torch.equal, loss.queue, before))
 
 
 def test_a_graph_that_has_kept_the_queue_notices_that_rows_entered():

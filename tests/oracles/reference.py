@@ -314,12 +314,13 @@ def reduce_losses(per_class: list[float], valid: list[bool], reduction: str):
 
 
 def cross_entropy(pool: list[Sample]) -> float:
-    """The mean of log(1 + exp(-s)) over live positives and log(1 + exp(s)) over other live rows."""
-    margins = [x.score if x.positive else -x.score for x in pool if x.live]
-    if not all(math.isfinite(m) for m in margins):
+    """The mean by weight, over live rows, of log(1 + exp(-s)) of positives and log(1 + exp(s))."""
+    live = [(x.score if x.positive else -x.score, x.weight) for x in pool if x.live]
+    if not all(math.isfinite(margin) for margin, _ in live):
         return NAN
-    terms = [max(-m, 0.0) + math.log1p(math.exp(-abs(m))) for m in margins]
-    return math.fsum(terms) / max(len(terms), 1)
+    terms = [w * (max(-m, 0.0) + math.log1p(math.exp(-abs(m)))) for m, w in live]
+    total = math.fsum(w for _, w in live)
+    return math.fsum(terms) / total if total > 0 else 0.0
 
 
 def add_cross_entropy(loss, pools: list[list[Sample]], o: Options):

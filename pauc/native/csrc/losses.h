@@ -15,15 +15,15 @@ namespace pauc {
 // A product of so many factors, each in (1, 2], is at most 2**1000: in the range of a double.
 constexpr Size MOST_FACTORS = 1000;
 
-// Returns the mean binary cross-entropy of each class over its present rows, and writes the
-// gradient of its part of the loss into `whole`.
+// Returns the binary cross-entropy of each class, the mean over its present rows by their weight, 0
+// if they weigh nothing. Writes the gradient of its part of the loss into `whole`.
 template <typename T>
 std::vector<double> take_entropy(const Step<T>& s) {
-    std::vector<Size> present(s.classes);
-    for (Size i = 0; i < s.rows; ++i)
-        for (Size c = 0; c < s.classes; ++c) present[c] += s.label(i, c) >= 0;
     std::vector<double> entropy(s.classes), product(s.classes, 1), share(s.classes);
-    for (Size c = 0; c < s.classes; ++c) share[c] = 1.0 / std::max<Size>(present[c], 1);
+    for (Size i = 0; i < s.rows; ++i)
+        for (Size c = 0; c < s.classes; ++c)
+            if (s.label(i, c) >= 0) share[c] += s.weight ? s.weight[i] : 1;
+    for (Size c = 0; c < s.classes; ++c) share[c] = share[c] > 0 ? 1 / share[c] : 0;
     const double steep = s.bce_weight / (s.reduction == MEAN ? s.classes : 1);
     for (Size i = 0; i < s.rows; ++i) {
         for (Size c = 0; c < s.classes; ++c) {
@@ -32,10 +32,17 @@ std::vector<double> take_entropy(const Step<T>& s) {
             const int label = s.label(i, c);
             if (label < 0) continue;
             const T x = s.logits[i * s.classes + c], small = std::exp(-std::abs(x));
-            entropy[c] += std::max(x, T(0)) - x * label;
-            // The sum of log(1 + small) is the logarithm of a product: one logarithm for many rows.
-            product[c] *= 1 + static_cast<double>(small);
             const T soft = (x >= 0 ? T(1) : small) / (1 + small);
+            const double linear = std::max(x, T(0)) - x * label;
+            if (s.weight) {
+                const double part = share[c] * s.weight[i];
+                entropy[c] += s.weight[i] * (linear + std::log1p(static_cast<double>(small)));
+                moves = static_cast<T>(steep * part) * (soft - label);
+                continue;
+            }
+            // The sum of log(1 + small) is the logarithm of a product: one logarithm for many rows.
+            entropy[c] += linear;
+            product[c] *= 1 + static_cast<double>(small);
             moves = static_cast<T>(steep * share[c]) * (soft - label);
         }
         if (i % MOST_FACTORS != 0 && i + 1 < s.rows) continue;

@@ -10,6 +10,7 @@
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
 
+#include <algorithm>
 #include <new>
 #include <optional>
 #include <vector>
@@ -184,10 +185,23 @@ void point_at_rows(Kind<T>& k, const Addresses& at, long long ignore_index) {
     point(k.held_weight, at.held_weight);
 }
 
+// What a step reads of a queue's counters.
+struct Counters {
+    const int64_t *cursor, *fill, *step;
+
+    // Whether they can be those of a queue, as `check_counters` of pauc/core/queue.py says. The
+    // fill is read by the caller, once: another thread might write to a queue that it shares.
+    bool are_sound(Size filled, Size size) const {
+        if (*step < 0 || filled < 0 || filled > size) return false;
+        if (filled < size) return *cursor == filled;
+        return 0 <= *cursor && *cursor < std::max<Size>(size, 1);
+    }
+};
+
 // The arguments are described in pauc/native/_ext.pyi. Returns false with a Python error set.
 template <typename T>
 bool parse_step(
-    PyObject* arguments, Step<T>& s, std::vector<double>& levels, bool& validate, int64_t*& fill
+    PyObject* arguments, Step<T>& s, std::vector<double>& levels, bool& validate, Counters& counters
 ) {
     int wide, checks;
     long long ignore_index;
@@ -211,7 +225,9 @@ bool parse_step(
     s.levels = levels.data();
     s.num_knots = static_cast<Size>(levels.size());
     point_at_rows(s, at, ignore_index);
-    point(fill, at.fill);
+    point(counters.cursor, at.cursor);
+    point(counters.fill, at.fill);
+    point(counters.step, at.step);
     point(s.bounds, bounds);
     point(s.loss, loss);
     point(s.per_class, per_class);
@@ -263,14 +279,14 @@ PyObject* step(PyObject* arguments) {
     Step<T> s;
     std::vector<double> levels;
     bool validate;
-    int64_t* fill;
-    if (!parse_step(arguments, s, levels, validate, fill)) return nullptr;
+    Counters counters;
+    if (!parse_step(arguments, s, levels, validate, counters)) return nullptr;
     std::optional<double> weight;
     const auto work = [&] {
         // Read here and checked, since a fill out of range would have the step read outside the
         // queue.
-        s.fill = *fill;
-        if (s.fill >= 0 && s.fill <= s.size) weight = dispatch(s, validate);
+        s.fill = *counters.fill;
+        if (counters.are_sound(s.fill, s.size)) weight = dispatch(s, validate);
     };
     if (!call(work)) return nullptr;
     if (weight) return PyFloat_FromDouble(*weight);
