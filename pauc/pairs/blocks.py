@@ -2,7 +2,7 @@
 
 The negatives of a class are sorted and cut into blocks. A positive is compared one by one with
 those of the block that it falls into. What lies above and below that enters by series in
-``exp(-distance)`` (:mod:`pauc.pairs.links`): each block adds up its powers, and a scan carries the
+``exp(-distance)`` (:mod:`pauc.pairs.flanks`): each block adds up its powers, and a scan carries the
 sums from block to block. So the sums are exact at any band width, for ties and for outliers alike,
 since nothing is placed on a grid. With one block nothing is far: that is the matrix of pairs.
 
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pauc.pairs.links import DEGREE, Link
+from pauc.pairs.flanks import Flank, at_negatives, at_positives, make_flank
+from pauc.pairs.links import Link, Term
 
 _BLOCK = 32
 _TILE = 1 << 15  # pairs that a processor's cache holds
@@ -99,8 +100,8 @@ def sums(pairs: Pairs, link: Link) -> Tensor:
         above = (_before(moments)[at] - rows_above * pairs.x) / tau
         below = (rows_below * pairs.x - _after(moments)[at]) / tau
         core = core + link.above.linear * above + link.below.linear * below
-    core = core + _at_positives(_below(pairs), link.below.powers)
-    core = core + _at_positives(_above(pairs), link.above.powers)
+    core = core + at_positives(_below(pairs), link.below.powers)
+    core = core + at_positives(_above(pairs), link.above.powers)
     return near + (link.offset * (rows_above + rows_below) + core / link.unit)
 
 
@@ -110,14 +111,54 @@ def gradients(g: Tensor, pairs: Pairs, link: Link) -> tuple[Tensor, Tensor]:
     A negative's is a sum over positives: the transpose of :func:`sums`, step by step.
     """
     weighted = g / (pairs.tau * link.unit)[pairs.class_index]
-    by_y = weighted.new_zeros(pairs.y.shape)
-    parts = torch.split(weighted, _tile_length(pairs))
-    tiles = zip(_tiles(pairs), parts, strict=True)
-    by_x = torch.cat([_near_slopes_(by_y, tile, part, link) for tile, part in tiles])
-    if pairs.y.shape[1] > 1:
-        far_x, far_y = _far_slopes(weighted, pairs, link)
-        by_x, by_y = by_x + far_x, by_y + far_y
+    by_x, by_y = term_sums(weighted, pairs, link.first)
     return weighted * by_x, -pairs.counts * by_y
+
+
+def second_gradients(
+    a: Tensor, b: Tensor, g: Tensor, pairs: Pairs, link: Link
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients by ``g``, ``x``, ``y`` of the :func:`gradients` times ``a`` and ``b``.
+
+    With ``a`` ``[P]`` and ``b`` ``[C, n, b]`` that product is
+    ``sum_ij g_i counts_j (a_i - b_j) slope(u_ij) / (tau unit)``, and each part of it a sum over
+    negatives or over positives.
+    """
+    width = pairs.tau[pairs.class_index]
+    b = torch.where(pairs.counts > 0, b, 0.0)
+    of_b = pairs._replace(counts=pairs.counts * b)
+    by_g = (a * over_negatives(pairs, link.first) - over_negatives(of_b, link.first)) / width
+    factor = g / (width * width * link.unit)
+    plain, by_y = term_sums(factor, pairs, link.second)
+    by_x = factor * (a * plain - over_negatives(of_b, link.second))
+    by_y = b * by_y - over_positives(factor * a, pairs, link.second)
+    return by_g / link.unit, by_x, pairs.counts * by_y
+
+
+def term_sums(weight: Tensor, pairs: Pairs, term: Term) -> tuple[Tensor, Tensor]:
+    """Return :func:`over_negatives` and :func:`over_positives`, with each near pair seen once."""
+    by_y = weight.new_zeros(pairs.y.shape)
+    parts = torch.split(weight, _tile_length(pairs))
+    tiles = zip(_tiles(pairs), parts, strict=True)
+    by_x = torch.cat([_near_terms_(by_y, tile, part, term) for tile, part in tiles])
+    if pairs.y.shape[1] > 1:
+        by_x, by_y = by_x + _far_negatives(pairs, term), by_y + _far_positives(weight, pairs, term)
+    return by_x, by_y
+
+
+def over_negatives(pairs: Pairs, term: Term) -> Tensor:
+    """Return ``[P]``: the sum of a term over each positive's negatives, times their counts."""
+    near = [
+        (term.value(_margins(tile)) * _rows(tile.counts, tile)).sum(dim=-1)
+        for tile in _tiles(pairs)
+    ]
+    by_x = torch.cat(near)
+    return by_x + _far_negatives(pairs, term) if pairs.y.shape[1] > 1 else by_x
+
+
+def over_positives(weight: Tensor, pairs: Pairs, term: Term) -> Tensor:
+    """Return ``[C, n, b]``: the sum of a term over each negative's positives, times ``weight``."""
+    return term_sums(weight, pairs, term)[1]
 
 
 def count_not_above(ascending: Tensor, queries: Tensor, class_index: Tensor) -> Tensor:
@@ -159,11 +200,11 @@ def _near_sums(tile: Pairs, link: Link) -> Tensor:
     return core + link.offset * counts.sum(dim=-1) if link.offset else core
 
 
-def _near_slopes_(by_y: Tensor, tile: Pairs, weighted: Tensor, link: Link) -> Tensor:
-    """Return ``[P]``: the sums of the slope; add those over weighted positives to ``by_y``."""
-    slope = link.slope(_margins(tile))
-    by_x = (slope * _rows(tile.counts, tile)).sum(dim=-1)
-    by_y.flatten(0, 1).index_add_(0, tile.flat, slope.mul_(weighted.unsqueeze(-1)))
+def _near_terms_(by_y: Tensor, tile: Pairs, weight: Tensor, term: Term) -> Tensor:
+    """Return ``[P]``: the sums of the term; add those over weighted positives to ``by_y``."""
+    value = term.value(_margins(tile))
+    by_x = (value * _rows(tile.counts, tile)).sum(dim=-1)
+    by_y.flatten(0, 1).index_add_(0, tile.flat, value.mul_(weight.unsqueeze(-1)))
     return by_x
 
 
@@ -182,113 +223,36 @@ def _after(of_blocks: Tensor) -> Tensor:
     return _before(of_blocks.flip(-1)).flip(-1)
 
 
-def _far_slopes(weighted: Tensor, pairs: Pairs, link: Link) -> tuple[Tensor, Tensor]:
-    """Return the sums of the link's slope in ``u``, over negatives and over weighted positives."""
-    above, below = _above(pairs), _below(pairs)
-    slope_above, slope_below = link.above.slope(-1), link.below.slope(+1)
-    by_x = _at_positives(above, slope_above.powers) + _at_positives(below, slope_below.powers)
-    by_y = _at_negatives(above, weighted, slope_above.powers)
-    by_y = by_y + _at_negatives(below, weighted, slope_below.powers).flip(1, 2)
-    if not (slope_above.constant or slope_below.constant):
-        return by_x, by_y
+def _far_negatives(pairs: Pairs, term: Term) -> Tensor:
+    """Return ``[P]``: the sums of a term over the negatives of other blocks."""
+    above = at_positives(_above(pairs), term.above.powers)
+    by_x = above + at_positives(_below(pairs), term.below.powers)
+    if not (term.above.constant or term.below.constant):
+        return by_x
     at, per_block = (pairs.class_index, pairs.block), pairs.counts.sum(dim=-1)
-    by_x = by_x + slope_above.constant * _before(per_block)[at]
-    by_x = by_x + slope_below.constant * _after(per_block)[at]
-    falling = weighted.new_zeros(per_block.shape).flatten().index_add(0, pairs.flat, weighted)
-    falling = falling.view(per_block.shape)  # by the block that each positive falls into
-    constant = slope_above.constant * _after(falling) + slope_below.constant * _before(falling)
-    return by_x, by_y + constant.unsqueeze(-1)
+    by_x = by_x + term.above.constant * _before(per_block)[at]
+    return by_x + term.below.constant * _after(per_block)[at]
 
 
-class _Flank(NamedTuple):
-    """Blocks in descending order, and positives that lie below some of them."""
+def _far_positives(weight: Tensor, pairs: Pairs, term: Term) -> Tensor:
+    """Return ``[C, n, b]``: the sums of a term over the weighted positives of other blocks."""
+    above = at_negatives(_above(pairs), weight, term.above.powers)
+    by_y = above + at_negatives(_below(pairs), weight, term.below.powers).flip(1, 2)
+    if not (term.above.constant or term.below.constant):
+        return by_y
+    shape = pairs.y.shape[:2]
+    falling = weight.new_zeros(shape).flatten().index_add(0, pairs.flat, weight)
+    falling = falling.view(shape)  # by the block that each positive falls into
+    constant = term.above.constant * _after(falling) + term.below.constant * _before(falling)
+    return by_y + constant.unsqueeze(-1)
 
-    gap: Tensor  # [C, n, b], how far a negative is above the lowest of its block, in `tau`
-    counts: Tensor  # [C, n, b]
-    drop: Tensor  # [C, n - 1], from the lowest of a block to that of the next, in `tau`
-    last: Tensor  # [P] int64, the last block above a positive, among those of all classes
-    z: Tensor  # [P], exp(-distance) to the lowest of that block; 0 where none is above
+
+def _above(pairs: Pairs) -> Flank:
+    return make_flank(pairs.x, pairs.class_index, pairs.block, pairs.y, pairs.counts, pairs.tau)
 
 
-def _above(pairs: Pairs) -> _Flank:
-    return _flank(pairs.x, pairs.class_index, pairs.block, pairs.y, pairs.counts, pairs.tau)
-
-
-def _below(pairs: Pairs) -> _Flank:
+def _below(pairs: Pairs) -> Flank:
     """Return the flank below each positive: that above it, with all scores negated."""
     y, counts = -pairs.y.flip(1, 2), pairs.counts.flip(1, 2)
     block = pairs.y.shape[1] - 1 - pairs.block
-    return _flank(-pairs.x, pairs.class_index, block, y, counts, pairs.tau)
-
-
-def _flank(
-    x: Tensor, index: Tensor, block: Tensor, y: Tensor, counts: Tensor, tau: Tensor
-) -> _Flank:
-    # Only differences of neighbouring scores are formed, so that a far outlier costs no digits.
-    lowest = y[..., -1]
-    last = index * y.shape[1] + (block - 1).clamp(min=0)
-    distance = (lowest.flatten()[last] - x) / tau[index]
-    return _Flank(
-        gap=(y - lowest.unsqueeze(-1)) / tau.reshape(-1, 1, 1),
-        counts=counts,
-        drop=(lowest[:, :-1] - lowest[:, 1:]) / tau.unsqueeze(-1),
-        last=last,
-        z=torch.where(block > 0, torch.exp(-distance), 0.0),
-    )
-
-
-def _at_positives(flank: _Flank, coefficients: list[float]) -> Tensor:
-    """Return ``[P]``: ``sum_k coefficients_k sum_j counts_j exp(-k distance)`` over all above."""
-    z, power, per_block = torch.exp(-flank.gap), flank.counts, []
-    for _ in range(DEGREE):
-        power = power * z
-        per_block.append(power.sum(dim=-1))
-    carried = _scan(torch.stack(per_block), flank.drop).flatten(1).index_select(1, flank.last)
-    return _horner(carried, flank.z, coefficients)
-
-
-def _at_negatives(flank: _Flank, weight: Tensor, coefficients: list[float]) -> Tensor:
-    """Return ``[C, n, b]``: the transpose, ``sum_k coefficients_k sum_i weight_i exp(-k d)``."""
-    classes, blocks, _ = flank.gap.shape
-    per_block = weight.new_zeros(DEGREE, classes * blocks)
-    for power in per_block:
-        weight = weight * flank.z
-        power.index_add_(0, flank.last, weight)
-    upwards = per_block.reshape(DEGREE, classes, blocks).flip(-1)
-    carried = _scan(upwards, flank.drop.flip(-1)).flip(-1)
-    return _horner(carried.unsqueeze(-1), torch.exp(-flank.gap), coefficients)
-
-
-def _scan(per_block: Tensor, drop: Tensor) -> Tensor:
-    """Return ``[degree, C, n]``: ``sum_{l <= j} per_block_l exp(-k (drop_l + ... + drop_(j-1)))``.
-
-    By doubling: after each pass a block has summed twice as many predecessors. Every exponent is
-    negative, so nothing overflows, and terms of one sign are added, so nothing cancels.
-    """
-    reach, decay = 1, _powers(torch.exp(-drop))
-    while reach < per_block.shape[-1]:
-        carried = per_block[..., :-reach] * decay
-        per_block = torch.cat([per_block[..., :reach], per_block[..., reach:] + carried], dim=-1)
-        decay = decay[..., reach:] * decay[..., :-reach]
-        reach *= 2
-    return per_block
-
-
-def _powers(z: Tensor) -> Tensor:
-    """Return ``z ** k`` for ``k = 1 ... degree`` as a first dimension."""
-    powers = z.unsqueeze(0)
-    while len(powers) < DEGREE:
-        powers = torch.cat([powers, powers * powers[-1:]])
-    return powers
-
-
-def _horner(factors: Tensor, z: Tensor, coefficients: list[float]) -> Tensor:
-    """Return ``sum_k coefficients_k factors_k z ** k``.
-
-    The coefficients stay Python numbers: a tensor of them would be copied to an accelerator, which
-    makes the host wait.
-    """
-    total = torch.zeros_like(z)
-    for coefficient, factor in zip(reversed(coefficients), reversed(factors.unbind()), strict=True):
-        total = total.add(factor, alpha=coefficient).mul_(z)
-    return total
+    return make_flank(-pairs.x, pairs.class_index, block, y, counts, pairs.tau)
