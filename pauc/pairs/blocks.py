@@ -100,8 +100,8 @@ def sums(pairs: Pairs, link: Link) -> Tensor:
         above = (_before(moments)[at] - rows_above * pairs.x) / tau
         below = (rows_below * pairs.x - _after(moments)[at]) / tau
         core = core + link.above.linear * above + link.below.linear * below
-    core = core + at_positives(_below(pairs), link.below.powers)
-    core = core + at_positives(_above(pairs), link.above.powers)
+    core = core + at_positives(_below(pairs), link.below.powers)[0]
+    core = core + at_positives(_above(pairs), link.above.powers)[0]
     return near + (link.offset * (rows_above + rows_below) + core / link.unit)
 
 
@@ -111,7 +111,7 @@ def gradients(g: Tensor, pairs: Pairs, link: Link) -> tuple[Tensor, Tensor]:
     A negative's is a sum over positives: the transpose of :func:`sums`, step by step.
     """
     weighted = g / (pairs.tau * link.unit)[pairs.class_index]
-    by_x, by_y = term_sums(weighted, pairs, link.first)
+    ((by_x, by_y),) = term_sums(weighted, pairs, link.first)
     return weighted * by_x, -pairs.counts * by_y
 
 
@@ -124,41 +124,28 @@ def second_gradients(
     ``sum_ij g_i counts_j (a_i - b_j) slope(u_ij) / (tau unit)``, and each part of it a sum over
     negatives or over positives.
     """
-    width = pairs.tau[pairs.class_index]
+    width, terms = pairs.tau[pairs.class_index], (link.first, link.second)
     b = torch.where(pairs.counts > 0, b, 0.0)
-    of_b = pairs._replace(counts=pairs.counts * b)
-    by_g = (a * over_negatives(pairs, link.first) - over_negatives(of_b, link.first)) / width
     factor = g / (width * width * link.unit)
-    plain, by_y = term_sums(factor, pairs, link.second)
-    by_x = factor * (a * plain - over_negatives(of_b, link.second))
-    by_y = b * by_y - over_positives(factor * a, pairs, link.second)
-    return by_g / link.unit, by_x, pairs.counts * by_y
+    (first, _), (second, by_y) = term_sums(factor, pairs, *terms)
+    of_b = pairs._replace(counts=pairs.counts * b)
+    (first_b, _), (second_b, by_y_a) = term_sums(factor * a, of_b, *terms)
+    by_g = (a * first - first_b) / (width * link.unit)
+    return by_g, factor * (a * second - second_b), pairs.counts * (b * by_y - by_y_a)
 
 
-def term_sums(weight: Tensor, pairs: Pairs, term: Term) -> tuple[Tensor, Tensor]:
-    """Return :func:`over_negatives` and :func:`over_positives`, with each near pair seen once."""
-    by_y = weight.new_zeros(pairs.y.shape)
-    parts = torch.split(weight, _tile_length(pairs))
-    tiles = zip(_tiles(pairs), parts, strict=True)
-    by_x = torch.cat([_near_terms_(by_y, tile, part, term) for tile, part in tiles])
-    if pairs.y.shape[1] > 1:
-        by_x, by_y = by_x + _far_negatives(pairs, term), by_y + _far_positives(weight, pairs, term)
-    return by_x, by_y
+def term_sums(weight: Tensor, pairs: Pairs, *terms: Term) -> list[tuple[Tensor, Tensor]]:
+    """Return for each term ``[P]`` and ``[C, n, b]``: its sums over negatives, and over positives.
 
-
-def over_negatives(pairs: Pairs, term: Term) -> Tensor:
-    """Return ``[P]``: the sum of a term over each positive's negatives, times their counts."""
-    near = [
-        (term.value(_margins(tile)) * _rows(tile.counts, tile)).sum(dim=-1)
-        for tile in _tiles(pairs)
-    ]
-    by_x = torch.cat(near)
-    return by_x + _far_negatives(pairs, term) if pairs.y.shape[1] > 1 else by_x
-
-
-def over_positives(weight: Tensor, pairs: Pairs, term: Term) -> Tensor:
-    """Return ``[C, n, b]``: the sum of a term over each negative's positives, times ``weight``."""
-    return term_sums(weight, pairs, term)[1]
+    Over each positive's negatives, times their counts, and over each negative's positives, times
+    their ``weight`` ``[P]``. Terms share the powers of far pairs.
+    """
+    near = [_near_sums_of(weight, pairs, term) for term in terms]
+    if pairs.y.shape[1] == 1:
+        return near
+    far_x, far_y = _far_negatives(pairs, *terms), _far_positives(weight, pairs, *terms)
+    parts = zip(near, far_x, far_y, strict=True)
+    return [(by_x + more_x, by_y + more_y) for (by_x, by_y), more_x, more_y in parts]
 
 
 def count_not_above(ascending: Tensor, queries: Tensor, class_index: Tensor) -> Tensor:
@@ -200,12 +187,15 @@ def _near_sums(tile: Pairs, link: Link) -> Tensor:
     return core + link.offset * counts.sum(dim=-1) if link.offset else core
 
 
-def _near_terms_(by_y: Tensor, tile: Pairs, weight: Tensor, term: Term) -> Tensor:
-    """Return ``[P]``: the sums of the term; add those over weighted positives to ``by_y``."""
-    value = term.value(_margins(tile))
-    by_x = (value * _rows(tile.counts, tile)).sum(dim=-1)
-    by_y.flatten(0, 1).index_add_(0, tile.flat, value.mul_(weight.unsqueeze(-1)))
-    return by_x
+def _near_sums_of(weight: Tensor, pairs: Pairs, term: Term) -> tuple[Tensor, Tensor]:
+    """Return :func:`term_sums` of a term over the pairs of a block."""
+    by_x, by_y = [], weight.new_zeros(pairs.y.shape)
+    parts = torch.split(weight, _tile_length(pairs))
+    for tile, part in zip(_tiles(pairs), parts, strict=True):
+        value = term.value(_margins(tile))
+        by_x.append((value * _rows(tile.counts, tile)).sum(dim=-1))
+        by_y.flatten(0, 1).index_add_(0, tile.flat, value.mul_(part.unsqueeze(-1)))
+    return torch.cat(by_x), by_y
 
 
 def _rows(of_blocks: Tensor, tile: Pairs) -> Tensor:
@@ -223,28 +213,34 @@ def _after(of_blocks: Tensor) -> Tensor:
     return _before(of_blocks.flip(-1)).flip(-1)
 
 
-def _far_negatives(pairs: Pairs, term: Term) -> Tensor:
-    """Return ``[P]``: the sums of a term over the negatives of other blocks."""
-    above = at_positives(_above(pairs), term.above.powers)
-    by_x = above + at_positives(_below(pairs), term.below.powers)
-    if not (term.above.constant or term.below.constant):
-        return by_x
+def _far_negatives(pairs: Pairs, *terms: Term) -> list[Tensor]:
+    """Return ``[P]`` for each term: its sums over the negatives of other blocks."""
+    above = at_positives(_above(pairs), *(term.above.powers for term in terms))
+    below = at_positives(_below(pairs), *(term.below.powers for term in terms))
     at, per_block = (pairs.class_index, pairs.block), pairs.counts.sum(dim=-1)
-    by_x = by_x + term.above.constant * _before(per_block)[at]
-    return by_x + term.below.constant * _after(per_block)[at]
+    rows_above, rows_below = _before(per_block)[at], _after(per_block)[at]
+    return [
+        (high + low)
+        .add_(rows_above, alpha=term.above.constant)
+        .add_(rows_below, alpha=term.below.constant)
+        for high, low, term in zip(above, below, terms, strict=True)
+    ]
 
 
-def _far_positives(weight: Tensor, pairs: Pairs, term: Term) -> Tensor:
-    """Return ``[C, n, b]``: the sums of a term over the weighted positives of other blocks."""
-    above = at_negatives(_above(pairs), weight, term.above.powers)
-    by_y = above + at_negatives(_below(pairs), weight, term.below.powers).flip(1, 2)
-    if not (term.above.constant or term.below.constant):
-        return by_y
+def _far_positives(weight: Tensor, pairs: Pairs, *terms: Term) -> list[Tensor]:
+    """Return ``[C, n, b]`` for each term: its sums over the weighted positives of other blocks."""
+    above = at_negatives(_above(pairs), weight, *(term.above.powers for term in terms))
+    below = at_negatives(_below(pairs), weight, *(term.below.powers for term in terms))
     shape = pairs.y.shape[:2]
     falling = weight.new_zeros(shape).flatten().index_add(0, pairs.flat, weight)
     falling = falling.view(shape)  # by the block that each positive falls into
-    constant = term.above.constant * _after(falling) + term.below.constant * _before(falling)
-    return by_y + constant.unsqueeze(-1)
+    after, before = _after(falling).unsqueeze(-1), _before(falling).unsqueeze(-1)
+    return [
+        (high + low.flip(1, 2))
+        .add_(after, alpha=term.above.constant)
+        .add_(before, alpha=term.below.constant)
+        for high, low, term in zip(above, below, terms, strict=True)
+    ]
 
 
 def _above(pairs: Pairs) -> Flank:

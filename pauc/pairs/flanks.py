@@ -40,18 +40,18 @@ def make_flank(
     )
 
 
-def at_positives(flank: Flank, coefficients: list[float]) -> Tensor:
-    """Return ``[P]``: ``sum_k coefficients_k sum_j counts_j exp(-k distance)`` over all above."""
+def at_positives(flank: Flank, *series: list[float]) -> list[Tensor]:
+    """Return ``[P]`` for each series: ``sum_k series_k sum_j counts_j exp(-k distance)`` above."""
     z, power, per_block = torch.exp(-flank.gap), flank.counts, []
     for _ in range(DEGREE):
         power = power * z
         per_block.append(power.sum(dim=-1))
     carried = _scan(torch.stack(per_block), flank.drop).flatten(1).index_select(1, flank.last)
-    return _horner(carried, flank.z, coefficients)
+    return [_horner(carried, flank.z, coefficients) for coefficients in series]
 
 
-def at_negatives(flank: Flank, weight: Tensor, coefficients: list[float]) -> Tensor:
-    """Return ``[C, n, b]``: the transpose, ``sum_k coefficients_k sum_i weight_i exp(-k d)``."""
+def at_negatives(flank: Flank, weight: Tensor, *series: list[float]) -> list[Tensor]:
+    """Return ``[C, n, b]`` for each series: the transpose, summed over weighted positives."""
     classes, blocks, _ = flank.gap.shape
     per_block = weight.new_zeros(DEGREE, classes * blocks)
     for power in per_block:
@@ -59,7 +59,8 @@ def at_negatives(flank: Flank, weight: Tensor, coefficients: list[float]) -> Ten
         power.index_add_(0, flank.last, weight)
     upwards = per_block.reshape(DEGREE, classes, blocks).flip(-1)
     carried = _scan(upwards, flank.drop.flip(-1)).flip(-1)
-    return _horner(carried.unsqueeze(-1), torch.exp(-flank.gap), coefficients)
+    carried, z = carried.unsqueeze(-1), torch.exp(-flank.gap)
+    return [_horner(carried, z, coefficients) for coefficients in series]
 
 
 def _scan(per_block: Tensor, drop: Tensor) -> Tensor:
