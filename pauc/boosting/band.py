@@ -44,7 +44,8 @@ def band_of(
     at, top, reached = _top(
         scores, weight, negatives, int(count), float(ranks.max()) + 1, unit, workers
     )
-    rows = torch.searchsorted(reached, ((ranks + 0.5) * unit).to(reached.device))
+    middle = ((ranks + 0.5) * unit).to(reached.device)
+    rows = torch.searchsorted(reached, middle, right=True)
     high, low = top[rows.clamp(max=len(top) - 1)].view(2, 2)
     position = position.to(high.device)
     edges = interpolate(high, low, position, torch.full_like(position, count - 1), interpolation)
