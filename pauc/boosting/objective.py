@@ -29,8 +29,9 @@ class BandObjective(Parameters):
     ``sample_weight`` of ``fit``, are those of :func:`band_objective`. With several classes give the
     engine ``num_class``; each class has a band against the rest.
 
-    It remembers nothing from round to round. It can be pickled, compared by ``get_params`` and
-    cloned by scikit-learn, which also tunes it: ``{"objective__beta": [0.01, 0.05]}``.
+    It remembers nothing from round to round. It can be pickled, compared, and cloned by
+    scikit-learn, which also chooses among objectives:
+    ``{"objective": [BandObjective(0.01), BandObjective(0.05)]}``.
 
     In XGBoost's distributed training, band and pairs are those of all workers' rows, the same as
     in one process. LightGBM on several machines gives an objective no way to see other rows; that
@@ -68,7 +69,7 @@ class BandObjective(Parameters):
         self._options().check()
 
     def _options(self) -> Options:
-        return Options(**self.get_params())
+        return Options(**self._arguments())
 
     @classmethod
     def for_budget(cls, budget: float, *, rows: int, positives: int) -> BandObjective:

@@ -1,4 +1,4 @@
-"""Constructor arguments as parameters, which is how scikit-learn clones and tunes an object."""
+"""Objects that are their constructor's arguments: compared, shown and cloned by these."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from typing import Any
 
 
 class Parameters:
-    """An object whose constructor keeps each argument, unchanged, under its name."""
+    """An object whose constructor keeps each argument, unchanged, under its name.
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the constructor's arguments; ``deep`` is of scikit-learn and changes nothing."""
-        del deep
+    It has no ``get_params``: XGBoost and LightGBM would take the parameters within an objective for
+    some of the engine's, and warn that they do not know them.
+    """
+
+    def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in signature(type(self)).parameters}
 
-    def set_params(self, **params: Any) -> Any:
-        """Set arguments by name and return the object; nothing has changed if one is refused."""
-        unknown = sorted(set(params) - set(self.get_params()))
-        if unknown:
-            raise ValueError(f"parameters must be among {sorted(self.get_params())}, got {unknown}")
-        fresh = type(self)(**{**self.get_params(), **params})
-        self.__dict__.update(fresh.__dict__)
-        return self
+    def __sklearn_clone__(self) -> Any:
+        return type(self)(**self._arguments())
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._arguments().values()))
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._arguments().items())
         return f"{type(self).__name__}({shown})"

@@ -43,7 +43,7 @@ class XGBoostWorkers(Alone):
     def total(self, values: Tensor) -> Tensor:
         """See :meth:`Alone.total`; float64 or int64 on the CPU."""
         summed = self._collective.allreduce(values.contiguous().numpy(), self._collective.Op.SUM)
-        return torch.from_numpy(summed)
+        return torch.from_numpy(summed).reshape(values.shape)  # it comes back flat
 
     def join(self, *columns: Tensor) -> tuple[list[Tensor], int]:
         """See :meth:`Alone.join`.
