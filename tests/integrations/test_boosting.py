@@ -6,6 +6,7 @@ Runs where the extra `boosting` is installed, and is skipped elsewhere; `.ci/run
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -411,7 +412,22 @@ if __name__ == "__main__":
 """
 
 
-# --- the example
+# --- the example and the page
+
+
+def test_the_page_s_blocks_run_as_pasted() -> None:
+    page = Path(__file__).parents[2] / "docs" / "boosting.md"
+    blocks = re.findall(r"```py\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    assert len(blocks) == 2
+    rows, labels = table()
+    held_out, held_out_labels = table(rows=800, seed=1)
+    names: dict[str, Any] = {
+        "rows": rows, "labels": labels, "held_out": held_out, "held_out_labels": held_out_labels
+    }  # fmt: skip
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), names)
+        assert TPRMetric(0.05).value(held_out_labels, names["raw"]) > 0.7
+    assert names["model"].best_iteration < 950
 
 
 def test_the_example_runs() -> None:

@@ -25,8 +25,15 @@ from pauc import plot
 README = ROOT / "README.md"
 PARAMETERS = ROOT / "docs" / "parameters.md"
 
-# Options of torch that the pages name.
-OF_TORCH = {"create_graph", "fullgraph"}
+# Options of torch, LightGBM and XGBoost that the pages name.
+OF_OTHERS = {
+    "create_graph",
+    "fullgraph",
+    "objective",
+    "metric",
+    "maximize",
+    "early_stopping_rounds",
+}
 
 
 def named_keywords(text: str) -> set[str]:
@@ -98,7 +105,8 @@ def test_every_option_and_example_that_the_pages_name_is_there():
         *inspect.signature(pauc.metrics.partial_auc).parameters,
         *inspect.signature(PAUCAtBudgetLoss.forward).parameters,
         *inspect.signature(plot.roc).parameters,
-        *OF_TORCH,
+        *inspect.signature(pauc.boosting.BandObjective).parameters,
+        *OF_OTHERS,
     }
     named = named_keywords(text)
     assert len(named) > 20
