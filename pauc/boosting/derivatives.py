@@ -13,12 +13,14 @@ from pauc.boosting.rows import Array, Rows, as_tensor, like, make_rows
 from pauc.boosting.workers import Alone
 from pauc.checks import check_band, check_choice, check_int, check_real
 from pauc.config import Interpolation, Link
+from pauc.native.sweep import sweep_sums
 from pauc.pairs.blocks import make_pairs, term_sums
 from pauc.pairs.links import LINKS
 
 MAX_STEP = 10.0
 # Of a row's weight: a leaf of rows that nothing pulls at divides by no zero.
 _LEAST_CURVATURE = 1e-6
+_TILE = 1 << 15  # rows
 
 
 class Options(NamedTuple):
@@ -109,26 +111,57 @@ def band_objective(
 
 def derivatives(rows: Rows, options: Options, workers: Alone) -> tuple[Tensor, Tensor]:
     """Return gradient and Hessian diagonal ``[N, K]`` of the own rows, beside those of others."""
-    parts = [_of_class(rows, column, options, workers) for column in range(rows.scores.shape[1])]
-    gradient, hessian = (torch.stack(part, dim=1) for part in zip(*parts, strict=True))
-    return gradient, hessian
+    # Columns lie one after the other in memory, as the work goes.
+    gradient, hessian = (torch.empty_like(rows.scores.T).contiguous() for _ in range(2))
+    for column in range(rows.scores.shape[1]):
+        _fill_class_(gradient[column], hessian[column], rows, column, options, workers)
+    return gradient.T, hessian.T
 
 
-def _of_class(rows: Rows, column: int, options: Options, workers: Alone) -> tuple[Tensor, Tensor]:
-    """Return gradient and Hessian ``[N]`` of a class against the rest."""
+def _fill_class_(
+    gradient: Tensor,
+    hessian: Tensor,
+    rows: Rows,
+    column: int,
+    options: Options,
+    workers: Alone,
+) -> None:
+    """Write gradient and Hessian ``[N]`` of a class against the rest."""
     scores, positive = rows.scores[:, column].contiguous(), rows.positive(column)
     _check_sides(rows, column, workers)
-    probability = scores.sigmoid()
-    gradient = probability.sub(positive.double()).mul_(options.bce_weight)
-    hessian = probability.addcmul_(probability, probability, value=-1).mul_(options.bce_weight)
+    for part in _tiles(len(scores)):
+        _log_loss_(gradient[part], hessian[part], scores[part], positive[part], options)
     if options.pauc_weight:
         name = _class_name(rows, column)
         _add_pairs_(gradient, hessian, scores, positive, rows.weight, options, workers, name)
+    for part in _tiles(len(scores)):
+        weight = None if rows.weight is None else rows.weight[part]
+        _bound_(gradient[part], hessian[part], weight, options)
+
+
+def _tiles(rows: int) -> list[slice]:
+    """Return parts of the rows: what is computed on the way stays in a processor's cache."""
+    return [slice(start, start + _TILE) for start in range(0, rows, _TILE)]
+
+
+def _log_loss_(
+    gradient: Tensor, hessian: Tensor, scores: Tensor, positive: Tensor, options: Options
+) -> None:
+    """Write the derivatives of the log-loss by each score."""
+    probability = scores.sigmoid()
+    torch.sub(probability, positive.double(), out=gradient)
+    torch.addcmul(probability, probability, probability, value=-1, out=hessian)
+    gradient.mul_(options.bce_weight)
+    hessian.mul_(options.bce_weight)
+
+
+def _bound_(gradient: Tensor, hessian: Tensor, weight: Tensor | None, options: Options) -> None:
+    """Put a lower bound to the Hessian, and multiply both by the rows' weights."""
     bound = gradient.abs().div_(options.max_step).clamp_(_LEAST_CURVATURE)
     torch.maximum(hessian, bound, out=hessian)
-    if rows.weight is None:
-        return gradient, hessian
-    return gradient.mul_(rows.weight), hessian.mul_(rows.weight)
+    if weight is not None:
+        gradient.mul_(weight)
+        hessian.mul_(weight)
 
 
 def _class_name(rows: Rows, column: int) -> str:
@@ -164,9 +197,9 @@ def _add_pairs_(
     name: str,
 ) -> None:
     """Add the derivatives by each score, divided by the row's weight, of the sum over pairs."""
-    excluded = positive if weight is None else positive | (weight == 0)
+    negative = ~positive if weight is None else ~positive & (weight > 0)
     band = options.alpha, options.beta, options.interpolation
-    at_band = band_of(scores.masked_fill(excluded, -math.inf), weight, *band, workers)
+    at_band = band_of(scores, negative, weight, *band, workers)
     at_positives = positive.nonzero().squeeze(1)
     w, v = (_at(weight, at, scores) for at in (at_positives, at_band))
     # Rows of a leaf have one score, so that a band has few scores that differ, at first only one.
@@ -195,9 +228,13 @@ def _pair_sums(
     x: Tensor, w: Tensor, y: Tensor, v: Tensor, options: Options
 ) -> tuple[Tensor, Tensor]:
     """Return slope and curvature of the core, summed over ``v`` ``[2, P]`` and ``w`` ``[2, B]``."""
+    link = LINKS[options.link]
+    swept = sweep_sums(x, w, y, v, link.first, link.second)
+    if swept is not None:
+        return swept
     one = x.new_ones(1)
     pairs = make_pairs(x, torch.zeros_like(x, dtype=torch.int64), None, y[None], v[None], one)
-    link, at = LINKS[options.link], pairs.places[0]
+    at = pairs.places[0]
     over_v, over_w = zip(*term_sums(w, pairs, link.first, link.second), strict=True)
     by_place = torch.stack(over_w).flatten(1)[:, : len(at)]
     return torch.stack(over_v), torch.zeros_like(by_place).index_copy_(1, at, by_place)
