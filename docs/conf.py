@@ -43,7 +43,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"pauc\.(backends|checks|config|core|modules|native|pairs|sampling)\b.*"),
     (
         "py:.*",
-        r"pauc\.boosting\.(band|derivatives|engines|objective|parameters|rows|workers)\b.*",
+        r"pauc\.boosting\.(band|column|derivatives|engines|objective|parameters|rows|workers)\b.*",
     ),
     (
         "py:.*",

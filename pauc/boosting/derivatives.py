@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pauc.boosting.band import band_of
+from pauc.boosting.column import Column, make_column
 from pauc.boosting.rows import Array, Rows, as_tensor, like, make_rows
 from pauc.boosting.workers import Alone
 from pauc.checks import check_band, check_choice, check_int, check_real
@@ -113,29 +114,25 @@ def derivatives(rows: Rows, options: Options, workers: Alone) -> tuple[Tensor, T
     """Return gradient and Hessian diagonal ``[N, K]`` of the own rows, beside those of others."""
     # Columns lie one after the other in memory, as the work goes.
     gradient, hessian = (torch.empty_like(rows.scores.T).contiguous() for _ in range(2))
-    for column in range(rows.scores.shape[1]):
-        _fill_class_(gradient[column], hessian[column], rows, column, options, workers)
+    for index in range(rows.scores.shape[1]):
+        _fill_class_(gradient[index], hessian[index], make_column(rows, index), options, workers)
     return gradient.T, hessian.T
 
 
 def _fill_class_(
-    gradient: Tensor,
-    hessian: Tensor,
-    rows: Rows,
-    column: int,
-    options: Options,
-    workers: Alone,
+    gradient: Tensor, hessian: Tensor, column: Column, options: Options, workers: Alone
 ) -> None:
     """Write gradient and Hessian ``[N]`` of a class against the rest."""
-    scores, positive = rows.scores[:, column].contiguous(), rows.positive(column)
-    _check_sides(rows, column, workers)
-    for part in _tiles(len(scores)):
-        _log_loss_(gradient[part], hessian[part], scores[part], positive[part], options)
+    column.side_weights(workers)
+    tiles = _tiles(len(gradient))
+    for part in tiles:
+        _log_loss_(gradient[part], hessian[part], column.scores[part], options.bce_weight)
+    at_positives = column.positive.nonzero().squeeze(1)
+    gradient[at_positives] -= options.bce_weight
     if options.pauc_weight:
-        name = _class_name(rows, column)
-        _add_pairs_(gradient, hessian, scores, positive, rows.weight, options, workers, name)
-    for part in _tiles(len(scores)):
-        weight = None if rows.weight is None else rows.weight[part]
+        _add_pairs_(gradient, hessian, column, at_positives, options, workers)
+    for part in tiles:
+        weight = None if column.weight is None else column.weight[part]
         _bound_(gradient[part], hessian[part], weight, options)
 
 
@@ -144,15 +141,13 @@ def _tiles(rows: int) -> list[slice]:
     return [slice(start, start + _TILE) for start in range(0, rows, _TILE)]
 
 
-def _log_loss_(
-    gradient: Tensor, hessian: Tensor, scores: Tensor, positive: Tensor, options: Options
-) -> None:
-    """Write the derivatives of the log-loss by each score."""
-    probability = scores.sigmoid()
-    torch.sub(probability, positive.double(), out=gradient)
-    torch.addcmul(probability, probability, probability, value=-1, out=hessian)
-    gradient.mul_(options.bce_weight)
-    hessian.mul_(options.bce_weight)
+def _log_loss_(gradient: Tensor, hessian: Tensor, scores: Tensor, factor: float) -> None:
+    """Write the derivatives of the log-loss by each score, as if all rows were negatives."""
+    torch.sigmoid(scores, out=gradient)
+    torch.addcmul(gradient, gradient, gradient, value=-1, out=hessian)
+    if factor != 1:
+        gradient.mul_(factor)
+        hessian.mul_(factor)
 
 
 def _bound_(gradient: Tensor, hessian: Tensor, weight: Tensor | None, options: Options) -> None:
@@ -164,64 +159,34 @@ def _bound_(gradient: Tensor, hessian: Tensor, weight: Tensor | None, options: O
         hessian.mul_(weight)
 
 
-def _class_name(rows: Rows, column: int) -> str:
-    return "" if rows.scores.shape[1] == 1 else f" of class {column}"
-
-
-def _check_sides(rows: Rows, column: int, workers: Alone) -> tuple[float, float]:
-    """Return the weight of positives and of negatives, or raise where no worker has any."""
-    positive = rows.positive(column)
-    if rows.weight is None:
-        positives = float(positive.count_nonzero())
-        own = [positives, len(positive) - positives]
-    else:
-        own = [float(rows.weight[positive].sum()), float(rows.weight[~positive].sum())]
-    found = workers.total(torch.tensor(own, dtype=torch.float64)).tolist()
-    for kind, weight in zip(("positives", "negatives"), found, strict=True):
-        if not weight:
-            raise ValueError(
-                f"targets must hold {kind}{_class_name(rows, column)} of weight above 0, got none "
-                f"in {len(positive)} rows"
-            )
-    return found[0], found[1]
-
-
 def _add_pairs_(
     gradient: Tensor,
     hessian: Tensor,
-    scores: Tensor,
-    positive: Tensor,
-    weight: Tensor | None,
+    column: Column,
+    at_positives: Tensor,
     options: Options,
     workers: Alone,
-    name: str,
 ) -> None:
     """Add the derivatives by each score, divided by the row's weight, of the sum over pairs."""
-    negative = ~positive if weight is None else ~positive & (weight > 0)
-    band = options.alpha, options.beta, options.interpolation
-    at_band = band_of(scores, negative, weight, *band, workers)
-    at_positives = positive.nonzero().squeeze(1)
-    w, v = (_at(weight, at, scores) for at in (at_positives, at_band))
+    scores, band = column.scores, (options.alpha, options.beta, options.interpolation)
+    at_band = band_of(scores, column.negative(), column.weight, *band, workers)
+    w, v = column.weight_at(at_positives), column.weight_at(at_band)
     # Rows of a leaf have one score, so that a band has few scores that differ, at first only one.
     own, place = torch.unique(scores[at_band], return_inverse=True)
     (y, v), start = workers.join(own, torch.zeros_like(own).index_add_(0, place, v))
     if not len(y):
         raise ValueError(
-            f"no negative{name} lies in the band from alpha={options.alpha} to "
+            f"no negative{column.name} lies in the band from alpha={options.alpha} to "
             f"beta={options.beta} with interpolation={options.interpolation!r}"
         )
     of_positives, of_negatives = _pair_sums(scores[at_positives], w, y, v, options)
     of_negatives = workers.total(of_negatives)[:, start : start + len(own)]
     scale = options.pauc_weight / float(v.sum())
     # What a pair counts is minus the link's core at u = s_i - s_j.
-    gradient.index_add_(0, at_positives, of_positives[0], alpha=-scale)
-    gradient.index_add_(0, at_band, of_negatives[0][place], alpha=scale)
-    hessian.index_add_(0, at_positives, of_positives[1], alpha=-scale)
-    hessian.index_add_(0, at_band, of_negatives[1][place], alpha=-scale)
-
-
-def _at(weight: Tensor | None, at: Tensor, scores: Tensor) -> Tensor:
-    return scores.new_ones(len(at)) if weight is None else weight[at]
+    gradient[at_positives] -= scale * of_positives[0]
+    gradient[at_band] += scale * of_negatives[0][place]
+    hessian[at_positives] -= scale * of_positives[1]
+    hessian[at_band] -= scale * of_negatives[1][place]
 
 
 def _pair_sums(
@@ -262,7 +227,7 @@ def log_odds(targets: Array, *, sample_weight: Array | None = None, num_class: i
     labels = as_tensor("targets", targets)
     rows = make_rows(torch.zeros(len(labels), num_class), labels, sample_weight)
     found = []
-    for column in range(num_class):
-        positives, negatives = _check_sides(rows, column, Alone())
+    for index in range(num_class):
+        positives, negatives = make_column(rows, index).side_weights(Alone())
         found.append(math.log(positives / negatives))
     return found[0] if num_class == 1 else like(targets, torch.tensor(found, dtype=torch.float64))

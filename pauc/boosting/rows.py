@@ -16,12 +16,8 @@ class Rows(NamedTuple):
     """``N`` rows with a score for each of ``K`` classes; binary rows have one column."""
 
     scores: Tensor  # [N, K] float64
-    labels: Tensor  # [N] integers: the class; 0 or 1 if there is one column
+    labels: Tensor  # [N] of any real dtype: the class; 0 or 1 if there is one column
     weight: Tensor | None  # [N] float64
-
-    def positive(self, column: int) -> Tensor:
-        """Return ``[N]`` bool: which rows are positives of a column, the others being negatives."""
-        return self.labels == (1 if self.scores.shape[1] == 1 else column)
 
 
 def make_rows(scores: Array, targets: Array, sample_weight: Array | None) -> Rows:
@@ -52,7 +48,7 @@ def make_rows(scores: Array, targets: Array, sample_weight: Array | None) -> Row
 
 
 def _labels(targets: Tensor, scores: Tensor) -> Tensor:
-    """Return the targets ``[N]`` as integers, all of them classes of the scores; or raise."""
+    """Return the targets ``[N]``, all of them classes of the scores; or raise."""
     rows, columns = scores.shape
     if targets.shape != (rows,) and targets.shape != (rows, 1):
         raise ValueError(
@@ -61,14 +57,14 @@ def _labels(targets: Tensor, scores: Tensor) -> Tensor:
         )
     targets = targets.reshape(-1)
     last = max(columns - 1, 1)
-    labels = targets.to(torch.int32 if targets.dtype != torch.int64 else torch.int64)
-    legal = labels == targets
-    lowest, highest = (int(edge) for edge in labels.aminmax())
-    if lowest < 0 or highest > last or not bool(legal.all()):
-        wrong = targets[~legal | (labels < 0) | (labels > last)]
+    legal = sum(int((targets == label).count_nonzero()) for label in range(last + 1))
+    if legal < rows:
+        wrong = targets[
+            ~torch.isin(targets.double(), torch.arange(last + 1.0).to(targets.device).double())
+        ]
         cure = "" if columns > 1 else "; several classes need num_class, and scores [N, num_class]"
         raise ValueError(f"targets must be whole numbers in 0..{last}{cure}, got {_few(wrong)}")
-    return labels
+    return targets
 
 
 def _few(values: Tensor) -> str:
