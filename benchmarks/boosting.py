@@ -3,10 +3,10 @@
     python benchmarks/boosting.py                    # two minutes on two cores, 3 GB
     python benchmarks/boosting.py --threads 1 --rounds 20 --most-rows 1000000
 
-First a round of LightGBM and of XGBoost with 350,000 rows of covertype (drawn from the examples'
-table) and trees of 63 leaves. The share is the objective's wall time over that of whole rounds. Then
-the objective alone on drawn margins, up to 10 million rows: the time must grow as the rows do. The
-last column is the greatest memory beyond that of the caller's arrays, in float64 arrays of the rows.
+First a round of LightGBM and of XGBoost with 350,000 rows of the examples' table, covertype, and
+trees of 63 leaves. The share is the objective's wall time over that of whole rounds. Then the
+objective alone on drawn margins, up to 10 million rows: the time must grow as the rows do. The last
+column is the greatest memory in use beyond the caller's arrays, in float64 arrays of the rows.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,13 @@ def held_out() -> tuple[np.ndarray, np.ndarray]:
     return table(rows=800, seed=1)
 
 
+def held_out_of_lightgbm(held_out: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """The keywords for held-out rows: LightGBM 4.7 has renamed them."""
+    if "eval_X" in signature(lightgbm.LGBMClassifier.fit).parameters:
+        return {"eval_X": held_out[0], "eval_y": held_out[1]}
+    return {"eval_set": [held_out]}
+
+
 def test_lightgbm_stops_early_and_logs(
     held_out: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,7 +285,7 @@ def test_lightgbm_stops_early_and_logs(
         n_estimators=200, n_jobs=1, num_leaves=7, min_child_samples=5, learning_rate=0.3,
         objective=OBJECTIVE, metric="None", verbose=-1,
     ).fit(
-        features, targets, eval_X=held_out[0], eval_y=held_out[1], eval_metric=METRIC,
+        features, targets, **held_out_of_lightgbm(held_out), eval_metric=METRIC,
         callbacks=[lightgbm.early_stopping(5, verbose=False)],
     )  # fmt: skip
     assert model.best_iteration_ == booster.best_iteration
