@@ -7,9 +7,9 @@
 A run is a table, an engine, an arm, a trial and a seed. Its line is appended to
 `results/boosting.jsonl`, and a line that is there is never run again. All arms have the same trials
 (leaves, rate, least Hessian in a leaf, L2), drawn once; rounds come from early stopping by the
-partial AUC on validation rows, whose best value is in the line: a trial is to be chosen by it. `show`
-prints the means over seeds of the TPR on test rows, trial by trial; the choice and paired intervals
-are still to come.
+partial AUC on validation rows, whose best value is in the line: a trial is to be chosen by it.
+`show` prints the means over seeds of the TPR on test rows, trial by trial; the choice and paired
+intervals are still to come.
 
 The tables are those of `benchmarks/coverage`, which says where they come from.
 """
