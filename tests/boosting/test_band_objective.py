@@ -176,12 +176,20 @@ def test_the_sample_changes_nothing(
         scores = scores.sort().values
     elif shape == "lumps":
         scores[::400] = 50.0  # the sample sees the lump alone
-    real = torch.arange(20_000) % 7 > 0
+    places = torch.arange(20_000)
+    real = (places % 7 > 0) | (places % 400 == 0)
     scores[~real] = 100.0  # no negatives
     t_beta = band_edges(scores, real, 0.0, beta).t_beta
     for weight in (None, torch.ones_like(scores)):
         rows = band.band_of(scores, real, weight, 0.0, beta, "higher", Alone())
         assert torch.equal(rows, ((scores >= t_beta) & real).nonzero().squeeze(1))
+
+
+def test_the_middle_of_a_part_between_two_rows_belongs_to_the_lower() -> None:
+    """Weights 2, 1, 1 of three rows: the middle of the second part, 4/3 each, is at 2."""
+    scores, weight = torch.tensor([3.0, 2.0, 1.0]).double(), torch.tensor([2.0, 1.0, 1.0]).double()
+    rows = band.band_of(scores, scores > 0, weight, 0.0, 0.5, "higher", Alone())
+    assert rows.tolist() == [0, 1]
 
 
 def test_heavy_and_light_negatives_of_the_top() -> None:
