@@ -46,6 +46,10 @@ nitpick_ignore_regex = [
     ("py:.*", r"pauc\.(backends|checks|config|core|modules|native|pairs|sampling)\b.*"),
     (
         "py:.*",
+        r"pauc\.boosting\.(band|column|derivatives|engines|objective|parameters|rows|workers)\b.*",
+    ),
+    (
+        "py:.*",
         r"pauc\.distributed\.(agreement|gather|opposite|packing|quantiles|ranks|sharded)\b.*",
     ),
 ]

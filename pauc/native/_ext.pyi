@@ -21,3 +21,8 @@ def enter(
     batch: tuple[int, ...],
     queue: tuple[int, ...],  # written to
 ) -> None: ...
+def sweep_pairs(
+    terms: tuple[int, int],  # how many; above's constant and powers, then below's, of each
+    positives: tuple[int, int, int, int],  # rows, scores ascending, weights, sums that are added to
+    negatives: tuple[int, int, int, int],
+) -> None: ...

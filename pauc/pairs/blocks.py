@@ -2,7 +2,7 @@
 
 The negatives of a class are sorted and cut into blocks. A positive is compared one by one with
 those of the block that it falls into. What lies above and below that enters by series in
-``exp(-distance)`` (:mod:`pauc.pairs.links`): each block adds up its powers, and a scan carries the
+``exp(-distance)`` (:mod:`pauc.pairs.flanks`): each block adds up its powers, and a scan carries the
 sums from block to block. So the sums are exact at any band width, for ties and for outliers alike,
 since nothing is placed on a grid. With one block nothing is far: that is the matrix of pairs.
 
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pauc.pairs.links import DEGREE, Link
+from pauc.pairs.flanks import Flank, at_negatives, at_positives, make_flank
+from pauc.pairs.links import Link, Term
 
 _BLOCK = 32
 _TILE = 1 << 15  # pairs that a processor's cache holds
@@ -99,8 +100,8 @@ def sums(pairs: Pairs, link: Link) -> Tensor:
         above = (_before(moments)[at] - rows_above * pairs.x) / tau
         below = (rows_below * pairs.x - _after(moments)[at]) / tau
         core = core + link.above.linear * above + link.below.linear * below
-    core = core + _at_positives(_below(pairs), link.below.powers)
-    core = core + _at_positives(_above(pairs), link.above.powers)
+    core = core + at_positives(_below(pairs), link.below.powers)[0]
+    core = core + at_positives(_above(pairs), link.above.powers)[0]
     return near + (link.offset * (rows_above + rows_below) + core / link.unit)
 
 
@@ -110,14 +111,41 @@ def gradients(g: Tensor, pairs: Pairs, link: Link) -> tuple[Tensor, Tensor]:
     A negative's is a sum over positives: the transpose of :func:`sums`, step by step.
     """
     weighted = g / (pairs.tau * link.unit)[pairs.class_index]
-    by_y = weighted.new_zeros(pairs.y.shape)
-    parts = torch.split(weighted, _tile_length(pairs))
-    tiles = zip(_tiles(pairs), parts, strict=True)
-    by_x = torch.cat([_near_slopes_(by_y, tile, part, link) for tile, part in tiles])
-    if pairs.y.shape[1] > 1:
-        far_x, far_y = _far_slopes(weighted, pairs, link)
-        by_x, by_y = by_x + far_x, by_y + far_y
+    ((by_x, by_y),) = term_sums(weighted, pairs, link.first)
     return weighted * by_x, -pairs.counts * by_y
+
+
+def second_gradients(
+    a: Tensor, b: Tensor, g: Tensor, pairs: Pairs, link: Link
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients by ``g``, ``x``, ``y`` of the :func:`gradients` times ``a`` and ``b``.
+
+    With ``a`` ``[P]`` and ``b`` ``[C, n, b]`` that product is
+    ``sum_ij g_i counts_j (a_i - b_j) slope(u_ij) / (tau unit)``, and each part of it a sum over
+    negatives or over positives.
+    """
+    width, terms = pairs.tau[pairs.class_index], (link.first, link.second)
+    b = torch.where(pairs.counts > 0, b, 0.0)
+    factor = g / (width * width * link.unit)
+    (first, _), (second, by_y) = term_sums(factor, pairs, *terms)
+    of_b = pairs._replace(counts=pairs.counts * b)
+    (first_b, _), (second_b, by_y_a) = term_sums(factor * a, of_b, *terms)
+    by_g = (a * first - first_b) / (width * link.unit)
+    return by_g, factor * (a * second - second_b), pairs.counts * (b * by_y - by_y_a)
+
+
+def term_sums(weight: Tensor, pairs: Pairs, *terms: Term) -> list[tuple[Tensor, Tensor]]:
+    """Return for each term ``[P]`` and ``[C, n, b]``: its sums over negatives, and over positives.
+
+    Over each positive's negatives, times their counts, and over each negative's positives, times
+    their ``weight`` ``[P]``. Terms share the powers of far pairs.
+    """
+    near = [_near_sums_of(weight, pairs, term) for term in terms]
+    if pairs.y.shape[1] == 1:
+        return near
+    far_x, far_y = _far_negatives(pairs, *terms), _far_positives(weight, pairs, *terms)
+    parts = zip(near, far_x, far_y, strict=True)
+    return [(by_x + more_x, by_y + more_y) for (by_x, by_y), more_x, more_y in parts]
 
 
 def count_not_above(ascending: Tensor, queries: Tensor, class_index: Tensor) -> Tensor:
@@ -159,12 +187,15 @@ def _near_sums(tile: Pairs, link: Link) -> Tensor:
     return core + link.offset * counts.sum(dim=-1) if link.offset else core
 
 
-def _near_slopes_(by_y: Tensor, tile: Pairs, weighted: Tensor, link: Link) -> Tensor:
-    """Return ``[P]``: the sums of the slope; add those over weighted positives to ``by_y``."""
-    slope = link.slope(_margins(tile))
-    by_x = (slope * _rows(tile.counts, tile)).sum(dim=-1)
-    by_y.flatten(0, 1).index_add_(0, tile.flat, slope.mul_(weighted.unsqueeze(-1)))
-    return by_x
+def _near_sums_of(weight: Tensor, pairs: Pairs, term: Term) -> tuple[Tensor, Tensor]:
+    """Return :func:`term_sums` of a term over the pairs of a block."""
+    by_x, by_y = [], weight.new_zeros(pairs.y.shape)
+    parts = torch.split(weight, _tile_length(pairs))
+    for tile, part in zip(_tiles(pairs), parts, strict=True):
+        value = term.value(_margins(tile))
+        by_x.append((value * _rows(tile.counts, tile)).sum(dim=-1))
+        by_y.flatten(0, 1).index_add_(0, tile.flat, value.mul_(part.unsqueeze(-1)))
+    return torch.cat(by_x), by_y
 
 
 def _rows(of_blocks: Tensor, tile: Pairs) -> Tensor:
@@ -182,113 +213,42 @@ def _after(of_blocks: Tensor) -> Tensor:
     return _before(of_blocks.flip(-1)).flip(-1)
 
 
-def _far_slopes(weighted: Tensor, pairs: Pairs, link: Link) -> tuple[Tensor, Tensor]:
-    """Return the sums of the link's slope in ``u``, over negatives and over weighted positives."""
-    above, below = _above(pairs), _below(pairs)
-    slope_above, slope_below = link.above.slope(-1), link.below.slope(+1)
-    by_x = _at_positives(above, slope_above.powers) + _at_positives(below, slope_below.powers)
-    by_y = _at_negatives(above, weighted, slope_above.powers)
-    by_y = by_y + _at_negatives(below, weighted, slope_below.powers).flip(1, 2)
-    if not (slope_above.constant or slope_below.constant):
-        return by_x, by_y
+def _far_negatives(pairs: Pairs, *terms: Term) -> list[Tensor]:
+    """Return ``[P]`` for each term: its sums over the negatives of other blocks."""
+    above = at_positives(_above(pairs), *(term.above.powers for term in terms))
+    below = at_positives(_below(pairs), *(term.below.powers for term in terms))
     at, per_block = (pairs.class_index, pairs.block), pairs.counts.sum(dim=-1)
-    by_x = by_x + slope_above.constant * _before(per_block)[at]
-    by_x = by_x + slope_below.constant * _after(per_block)[at]
-    falling = weighted.new_zeros(per_block.shape).flatten().index_add(0, pairs.flat, weighted)
-    falling = falling.view(per_block.shape)  # by the block that each positive falls into
-    constant = slope_above.constant * _after(falling) + slope_below.constant * _before(falling)
-    return by_x, by_y + constant.unsqueeze(-1)
+    rows_above, rows_below = _before(per_block)[at], _after(per_block)[at]
+    return [
+        (high + low)
+        .add_(rows_above, alpha=term.above.constant)
+        .add_(rows_below, alpha=term.below.constant)
+        for high, low, term in zip(above, below, terms, strict=True)
+    ]
 
 
-class _Flank(NamedTuple):
-    """Blocks in descending order, and positives that lie below some of them."""
+def _far_positives(weight: Tensor, pairs: Pairs, *terms: Term) -> list[Tensor]:
+    """Return ``[C, n, b]`` for each term: its sums over the weighted positives of other blocks."""
+    above = at_negatives(_above(pairs), weight, *(term.above.powers for term in terms))
+    below = at_negatives(_below(pairs), weight, *(term.below.powers for term in terms))
+    shape = pairs.y.shape[:2]
+    falling = weight.new_zeros(shape).flatten().index_add(0, pairs.flat, weight)
+    falling = falling.view(shape)  # by the block that each positive falls into
+    after, before = _after(falling).unsqueeze(-1), _before(falling).unsqueeze(-1)
+    return [
+        (high + low.flip(1, 2))
+        .add_(after, alpha=term.above.constant)
+        .add_(before, alpha=term.below.constant)
+        for high, low, term in zip(above, below, terms, strict=True)
+    ]
 
-    gap: Tensor  # [C, n, b], how far a negative is above the lowest of its block, in `tau`
-    counts: Tensor  # [C, n, b]
-    drop: Tensor  # [C, n - 1], from the lowest of a block to that of the next, in `tau`
-    last: Tensor  # [P] int64, the last block above a positive, among those of all classes
-    z: Tensor  # [P], exp(-distance) to the lowest of that block; 0 where none is above
+
+def _above(pairs: Pairs) -> Flank:
+    return make_flank(pairs.x, pairs.class_index, pairs.block, pairs.y, pairs.counts, pairs.tau)
 
 
-def _above(pairs: Pairs) -> _Flank:
-    return _flank(pairs.x, pairs.class_index, pairs.block, pairs.y, pairs.counts, pairs.tau)
-
-
-def _below(pairs: Pairs) -> _Flank:
+def _below(pairs: Pairs) -> Flank:
     """Return the flank below each positive: that above it, with all scores negated."""
     y, counts = -pairs.y.flip(1, 2), pairs.counts.flip(1, 2)
     block = pairs.y.shape[1] - 1 - pairs.block
-    return _flank(-pairs.x, pairs.class_index, block, y, counts, pairs.tau)
-
-
-def _flank(
-    x: Tensor, index: Tensor, block: Tensor, y: Tensor, counts: Tensor, tau: Tensor
-) -> _Flank:
-    # Only differences of neighbouring scores are formed, so that a far outlier costs no digits.
-    lowest = y[..., -1]
-    last = index * y.shape[1] + (block - 1).clamp(min=0)
-    distance = (lowest.flatten()[last] - x) / tau[index]
-    return _Flank(
-        gap=(y - lowest.unsqueeze(-1)) / tau.reshape(-1, 1, 1),
-        counts=counts,
-        drop=(lowest[:, :-1] - lowest[:, 1:]) / tau.unsqueeze(-1),
-        last=last,
-        z=torch.where(block > 0, torch.exp(-distance), 0.0),
-    )
-
-
-def _at_positives(flank: _Flank, coefficients: list[float]) -> Tensor:
-    """Return ``[P]``: ``sum_k coefficients_k sum_j counts_j exp(-k distance)`` over all above."""
-    z, power, per_block = torch.exp(-flank.gap), flank.counts, []
-    for _ in range(DEGREE):
-        power = power * z
-        per_block.append(power.sum(dim=-1))
-    carried = _scan(torch.stack(per_block), flank.drop).flatten(1).index_select(1, flank.last)
-    return _horner(carried, flank.z, coefficients)
-
-
-def _at_negatives(flank: _Flank, weight: Tensor, coefficients: list[float]) -> Tensor:
-    """Return ``[C, n, b]``: the transpose, ``sum_k coefficients_k sum_i weight_i exp(-k d)``."""
-    classes, blocks, _ = flank.gap.shape
-    per_block = weight.new_zeros(DEGREE, classes * blocks)
-    for power in per_block:
-        weight = weight * flank.z
-        power.index_add_(0, flank.last, weight)
-    upwards = per_block.reshape(DEGREE, classes, blocks).flip(-1)
-    carried = _scan(upwards, flank.drop.flip(-1)).flip(-1)
-    return _horner(carried.unsqueeze(-1), torch.exp(-flank.gap), coefficients)
-
-
-def _scan(per_block: Tensor, drop: Tensor) -> Tensor:
-    """Return ``[degree, C, n]``: ``sum_{l <= j} per_block_l exp(-k (drop_l + ... + drop_(j-1)))``.
-
-    By doubling: after each pass a block has summed twice as many predecessors. Every exponent is
-    negative, so nothing overflows, and terms of one sign are added, so nothing cancels.
-    """
-    reach, decay = 1, _powers(torch.exp(-drop))
-    while reach < per_block.shape[-1]:
-        carried = per_block[..., :-reach] * decay
-        per_block = torch.cat([per_block[..., :reach], per_block[..., reach:] + carried], dim=-1)
-        decay = decay[..., reach:] * decay[..., :-reach]
-        reach *= 2
-    return per_block
-
-
-def _powers(z: Tensor) -> Tensor:
-    """Return ``z ** k`` for ``k = 1 ... degree`` as a first dimension."""
-    powers = z.unsqueeze(0)
-    while len(powers) < DEGREE:
-        powers = torch.cat([powers, powers * powers[-1:]])
-    return powers
-
-
-def _horner(factors: Tensor, z: Tensor, coefficients: list[float]) -> Tensor:
-    """Return ``sum_k coefficients_k factors_k z ** k``.
-
-    The coefficients stay Python numbers: a tensor of them would be copied to an accelerator, which
-    makes the host wait.
-    """
-    total = torch.zeros_like(z)
-    for coefficient, factor in zip(reversed(coefficients), reversed(factors.unbind()), strict=True):
-        total = total.add(factor, alpha=coefficient).mul_(z)
-    return total
+    return make_flank(-pairs.x, pairs.class_index, block, y, counts, pairs.tau)

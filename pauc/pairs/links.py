@@ -61,6 +61,14 @@ class Side(NamedTuple):
         return Side(sign * self.linear, 0.0, powers)
 
 
+class Term(NamedTuple):
+    """A function of the margin without a linear part, as sums over many pairs need it."""
+
+    value: Callable[[Tensor], Tensor]
+    above: Side  # u <= 0
+    below: Side  # u >= 0
+
+
 class Link(NamedTuple):
     """A link ``offset + core(u) / unit``; ``u`` is a margin in units of ``tau``, of any shape."""
 
@@ -79,6 +87,17 @@ class Link(NamedTuple):
         if self.unit != 1:
             value = value / self.unit
         return value + self.offset if self.offset else value
+
+    @property
+    def first(self) -> Term:
+        """The first derivative of the core by ``u``."""
+        return Term(self.slope, self.above.slope(-1), self.below.slope(+1))
+
+    @property
+    def second(self) -> Term:
+        """The second derivative of the core by ``u``."""
+        first = self.first
+        return Term(self.curvature, first.above.slope(-1), first.below.slope(+1))
 
 
 def _sigmoid_slope(u: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sums of a link over pairs of scores, with gradients to both sides.
+"""Sums of a link over pairs of scores, with first and second derivatives by both sides.
 
 Few pairs are held as a matrix. Many take :mod:`pauc.pairs.blocks`, as operators of torch that a
 compiler calls without looking inside: a graph of many small steps would take it a minute.
@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from pauc.pairs.blocks import few_pairs, gradients, make_pairs, sums
+from pauc.pairs.blocks import few_pairs, gradients, make_pairs, second_gradients, sums
 from pauc.pairs.links import LINKS
 
 
@@ -124,6 +125,35 @@ def _sum_backward(
     )
 
 
+@torch.library.custom_op(
+    "pauc::sum_link_backward_twice",
+    mutates_args=(),
+    schema=f"(Tensor a, Tensor b, Tensor g, {_PAIRS[1:]} -> (Tensor, Tensor, Tensor)",
+)
+def _sum_backward_twice(
+    a: Tensor,
+    b: Tensor,
+    g: Tensor,
+    x: Tensor,
+    index: Tensor,
+    counted: Tensor | None,
+    y: Tensor,
+    counts: Tensor,
+    tau: Tensor,
+    link: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    pairs = make_pairs(x, index, counted, y, counts, tau)
+    a, g = a.index_select(0, pairs.kept), g.index_select(0, pairs.kept)
+    depth = pairs.places.shape[1]
+    b = pad(b.gather(1, pairs.places), (0, pairs.y[0].numel() - depth)).reshape(pairs.y.shape)
+    by_g, by_x, by_y = second_gradients(a, b, g, pairs, LINKS[link])
+    return (
+        torch.zeros_like(x).index_copy_(0, pairs.kept, by_g.to(x.dtype)),
+        torch.zeros_like(x).index_copy_(0, pairs.kept, by_x.to(x.dtype)),
+        torch.zeros_like(y).scatter_(1, pairs.places, by_y.flatten(1)[:, :depth].to(y.dtype)),
+    )
+
+
 @_sum.register_fake
 def _(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x)
@@ -132,6 +162,11 @@ def _(x: Tensor, *_: Any) -> Tensor:
 @_sum_backward.register_fake
 def _(_g: Tensor, x: Tensor, _index: Tensor, _counted: Any, y: Tensor, *_: Any) -> Any:
     return torch.empty_like(x), torch.empty_like(y)
+
+
+@_sum_backward_twice.register_fake
+def _(_a: Any, _b: Any, _g: Any, x: Tensor, _index: Any, _counted: Any, y: Tensor, *_: Any) -> Any:
+    return torch.empty_like(x), torch.empty_like(x), torch.empty_like(y)
 
 
 class _SumLink(torch.autograd.Function):
@@ -166,7 +201,7 @@ _sum.register_autograd(_SumLink.backward, setup_context=_SumLink.setup_context)
 
 
 class _Slopes(torch.autograd.Function):
-    """The gradient's own gradient, which is refused rather than taken for zero."""
+    """The gradient with its own gradient; a third derivative has no formula, and torch says so."""
 
     generate_vmap_rule = True
 
@@ -177,11 +212,21 @@ class _Slopes(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
+        del output  # torch calls by these names
+        *tensors, ctx.link = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> Any:
-        raise NotImplementedError("the sum over many pairs has no second derivative")
+    def backward(ctx: Any, a: Tensor, b: Tensor) -> tuple[Tensor | None, ...]:
+        g, x, index, _, y, counts, tau = ctx.saved_tensors
+        twice = torch.ops.pauc.sum_link_backward_twice
+        by_g, by_x, by_y = twice(a, b, *ctx.saved_tensors, ctx.link)
+        by_tau = None
+        if ctx.needs_input_grad[6]:
+            # Where scores and tau grow by one factor, slopes shrink by it (Euler's theorem).
+            moment = (torch.where(counts > 0, y, 0.0) * by_y).sum(dim=-1)
+            by_tau = -moment.index_add(0, index, x * by_x + g * by_g) / tau
+        return by_g, by_x, None, None, by_y, None, by_tau, None
 
 
 def _fold(size: int, dims: tuple[Any, ...], args: tuple[Any, ...]) -> list[Any]:
@@ -211,3 +256,10 @@ def _(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, ...],
     size = info.batch_size
     parts = torch.ops.pauc.sum_link_backward(*_fold(size, dims, args))
     return tuple(part.unflatten(0, (size, -1)) for part in parts), (0, 0)
+
+
+@_sum_backward_twice.register_vmap
+def _(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    size = info.batch_size
+    parts = torch.ops.pauc.sum_link_backward_twice(*_fold(size, dims, args))
+    return tuple(part.unflatten(0, (size, -1)) for part in parts), (0, 0, 0)

@@ -105,6 +105,105 @@ def test_gradcheck_of_the_blocks(link, few, request):
     )
 
 
+@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
+@pytest.mark.parametrize("few", [True, False])
+def test_gradcheck_of_the_gradient(few, link, request):
+    if not few:
+        request.getfixturevalue("many_blocks")
+    x, index, y, counts, width = problem("normal", 6, 15, 0.4)
+    y = y.detach()[:, :-3].requires_grad_()
+    counts = counts[:, :-3]  # some are 0
+    assert torch.autograd.gradgradcheck(
+        lambda x, y, width: in_blocks(x, index, y, counts, width, link),
+        (x, y, width.requires_grad_()),
+    )
+
+
+@pytest.mark.parametrize("link", ["sigmoid", "logistic"])
+@pytest.mark.parametrize("tau", [0.03, 1.0, 1e3])
+@pytest.mark.parametrize("shape", list(SHAPES))
+@pytest.mark.usefixtures("many_blocks")
+def test_second_derivatives_of_blocks_equal_those_of_the_matrix(shape, tau, link):
+    x, index, y, counts, width = problem(shape, 150, 120, tau)
+    width.requires_grad_()
+    g = torch.Generator().manual_seed(6)
+    weight, a, b = (torch.randn(part.shape, generator=g).double() for part in (x, x, y))
+    finite = torch.where(counts > 0, y, 0.0)  # the matrix would make nan of padding
+    results = []
+    for total, negatives in ((pairs._matrix_sum, finite), (in_blocks, y)):
+        w = weight.clone().requires_grad_()
+        value = (total(x, index, negatives, counts, width, link) * w).sum()
+        by_x, by_y = torch.autograd.grad(value, (x, y), create_graph=True)
+        product = (a * by_x).sum() + (b * by_y).sum()
+        results.append(torch.autograd.grad(product, (w, x, y, width)))
+    # The series' second derivative is 6e-8 off for a sigmoid, 1e-9 for the logistic link; a sum has
+    # up to 150 pairs of these weights, and that by tau has all of them, times their margins.
+    pair = weight.abs().max() * (a.abs().max() + b.abs().max()) * counts.max() / tau**2
+    *parts, (matrix, blocked) = zip(*results, strict=True)
+    for one, other in parts:
+        assert (one - other).abs().max() <= 150 * 6e-8 * pair + 1e-8 * one.abs().max()
+    assert torch.allclose(matrix, blocked, rtol=1e-5, atol=1e-5 * float(pair))
+
+
+@pytest.mark.parametrize("link", [links.SIGMOID, links.LOGISTIC], ids=lambda link: link.name)
+def test_series_of_the_derivatives_are_accurate_on_the_whole_interval(link):
+    z = torch.linspace(1e-9, 1, 2001, dtype=torch.float64)
+    powers = z.unsqueeze(1) ** torch.arange(1, links.DEGREE + 1)
+    for term, bound in ((link.first, 1e-9), (link.second, 1e-7)):
+        for side, sign in ((term.above, -1), (term.below, 1)):
+            series = side.constant + powers @ torch.tensor(side.powers, dtype=torch.float64)
+            assert side.linear == 0
+            assert (series - term.value(-sign * z.log())).abs().max() < bound
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_second_derivatives_leave_out_what_is_not_counted():
+    x, index, y, counts, width = problem("normal", 40, 30, 0.4)
+    counted = torch.arange(40) % 3 > 0
+    results = []
+    for places in (torch.where(counted, x, math.nan), x):
+        call = pairs._SumLink.apply(places, index, counted, y, counts, width, "sigmoid")
+        by_x, by_y = torch.autograd.grad(call[counted].sum(), (x, y), create_graph=True)
+        total = by_x[counted].square().sum() + by_y[counts > 0].square().sum()
+        results.append(torch.autograd.grad(total, (x, y)))
+    assert all(part.isfinite().all() for part in results[1])
+    for spoilt, clean in zip(*results, strict=True):
+        assert torch.equal(spoilt, clean)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_third_derivative_is_refused():
+    x, index, y, counts, width = problem("normal", 6, 15, 0.4)
+    value = in_blocks(x, index, y, counts, width, "sigmoid").sum()
+    (by_x,) = torch.autograd.grad(value, x, create_graph=True)
+    (twice,) = torch.autograd.grad(by_x.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="sum_link_backward_twice"):
+        torch.autograd.grad(twice.sum(), x)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_second_derivatives_of_an_ensemble_do_not_mix():
+    g = torch.Generator().manual_seed(5)
+    x, y = torch.randn(3, 8, generator=g).double(), torch.randn(3, 2, 9, generator=g).double()
+    index, counts = torch.arange(8) % 2, torch.ones(2, 9).double()
+    width = torch.full((2,), 0.4).double()
+
+    def total(x, y):
+        return in_blocks(x, index, y, counts, width, "logistic").square().sum()
+
+    def hessian_of(function):
+        return torch.func.jacrev(torch.func.jacrev(function))
+
+    found = torch.func.vmap(hessian_of(total))(x, y)
+    for member, (own_x, own_y) in zip(found, zip(x, y, strict=True), strict=True):
+        expected = hessian_of(
+            lambda x, own_y=own_y: (
+                pairs._matrix_sum(x, index, own_y, counts, width, "logistic").square().sum()
+            )
+        )(own_x)
+        assert torch.allclose(member, expected, atol=1e-7)
+
+
 @pytest.mark.parametrize("few", [True, False])
 def test_the_operator_keeps_its_contract(few, request):
     """Shapes, gradients and aliasing, as torch checks them, with and without a mask."""
@@ -117,6 +216,10 @@ def test_the_operator_keeps_its_contract(few, request):
         torch.library.opcheck(torch.ops.pauc.sum_link, [detached(a) for a in arguments])
         arguments = torch.ones_like(x), *arguments
         torch.library.opcheck(torch.ops.pauc.sum_link_backward, [detached(a) for a in arguments])
+        arguments = torch.ones_like(x), torch.ones_like(y), *arguments
+        torch.library.opcheck(
+            torch.ops.pauc.sum_link_backward_twice, [detached(a) for a in arguments]
+        )
 
 
 @pytest.mark.parametrize("link", ["sigmoid", "logistic"])

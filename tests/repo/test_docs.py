@@ -25,9 +25,19 @@ from pauc import plot
 README = ROOT / "README.md"
 PARAMETERS = ROOT / "docs" / "parameters.md"
 
-# Options of torch that the pages name.
-OF_OTHERS = {"create_graph", "fullgraph", "use_buffers", "broadcast_buffers", "weights_only"}
-OF_OTHERS |= {"ignore_mismatched_sizes"}
+# Options of torch, LightGBM, XGBoost and other libraries that the pages name.
+OF_OTHERS = {
+    "create_graph",
+    "fullgraph",
+    "use_buffers",
+    "broadcast_buffers",
+    "weights_only",
+    "ignore_mismatched_sizes",
+    "objective",
+    "metric",
+    "maximize",
+    "early_stopping_rounds",
+}
 
 
 def named_keywords(text: str) -> set[str]:
@@ -99,6 +109,7 @@ def test_every_option_and_example_that_the_pages_name_is_there():
         *inspect.signature(pauc.metrics.partial_auc).parameters,
         *inspect.signature(PAUCAtBudgetLoss.forward).parameters,
         *inspect.signature(plot.roc).parameters,
+        *inspect.signature(pauc.boosting.BandObjective).parameters,
         *OF_OTHERS,
     }
     named = named_keywords(text)

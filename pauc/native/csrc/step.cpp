@@ -22,6 +22,7 @@
 #include "pairs.h"
 #include "rows.h"
 #include "surrogates.h"
+#include "sweep.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define PAUC_AVX2 1
@@ -307,9 +308,37 @@ PyObject* by_dtype(PyObject*, PyObject* arguments) {
     return PyObject_IsTrue(is_wide) ? wide(arguments) : single(arguments);
 }
 
+PyObject* sweep_pairs(PyObject*, PyObject* arguments) {
+    Ranked positives, negatives;
+    Py_ssize_t count, positive_rows, negative_rows;
+    unsigned long long terms, x, w, of_positives, y, v, of_negatives;
+    if (!PyArg_ParseTuple(
+            arguments, "(nK)(nKKK)(nKKK):sweep_pairs", &count, &terms, &positive_rows, &x, &w,
+            &of_positives, &negative_rows, &y, &v, &of_negatives
+        ))
+        return nullptr;
+    const Term* term;
+    point(term, terms);
+    positives.count = static_cast<size_t>(positive_rows);
+    point(positives.score, x);
+    point(positives.weight, w);
+    point(positives.sums, of_positives);
+    negatives.count = static_cast<size_t>(negative_rows);
+    point(negatives.score, y);
+    point(negatives.weight, v);
+    point(negatives.sums, of_negatives);
+    const auto work = [&] {
+        sweep<true>(positives, negatives, term, static_cast<size_t>(count));
+        sweep<false>(positives, negatives, term, static_cast<size_t>(count));
+    };
+    if (!call(work)) return nullptr;
+    Py_RETURN_NONE;
+}
+
 PyMethodDef methods[] = {
     {"step", by_dtype<step<float>, step<double>>, METH_VARARGS, "See pauc/native/step.py."},
     {"enter", by_dtype<enter<float>, enter<double>>, METH_VARARGS, "See pauc/native/entry.py."},
+    {"sweep_pairs", sweep_pairs, METH_VARARGS, "See pauc/native/sweep.py."},
     {nullptr, nullptr, 0, nullptr},
 };
 

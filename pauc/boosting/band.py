@@ -1,0 +1,94 @@
+"""Which negatives lie in the band: quantiles of weighted scores over all workers, without a sort.
+
+Without weights the edges are those of :func:`pauc.band_edges`. With weights, the ``n`` negatives
+stand for ``n`` rows of one weight, the mean: the row of rank ``r`` is the one in which the middle
+of the ``r``-th such part of the whole weight lies. So weights may have any scale.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pauc.boosting.workers import Alone
+from pauc.config import Interpolation
+from pauc.core.quantiles import interpolate
+
+_SAMPLE = 16_384
+
+
+def band_of(
+    scores: Tensor,
+    negative: Tensor,
+    weight: Tensor | None,
+    alpha: float,
+    beta: float,
+    interpolation: Interpolation,
+    workers: Alone,
+) -> Tensor:
+    """Return ``[B]`` int64: the negatives that lie between the band's edges, edges included.
+
+    Args:
+        scores: ``[N]`` float64.
+        negative: ``[N]`` bool, the negatives of weight above 0.
+        weight: ``[N]`` float64; None: ones.
+        alpha, beta, interpolation: as in :func:`pauc.band_edges`, of the negatives of all workers.
+        workers: which must have a negative among them.
+    """
+    negatives = int(negative.count_nonzero())
+    mass = float(negatives) if weight is None else float(weight[negative].sum())
+    count, total = workers.total(torch.tensor([negatives, mass], dtype=torch.float64)).tolist()
+    unit = total / count
+    position = torch.tensor([alpha, beta], dtype=torch.float64) * (count - 1)
+    ranks = torch.cat([position.floor(), position.ceil()])
+    depth, at = int(ranks.max()) + 1, torch.empty(0, dtype=torch.int64)
+    top, reached = scores[:0], scores[:0]
+    while True:
+        at = _at_least(scores, negative, min(depth, negatives))
+        top, reached = _joint_top(scores, at, weight, depth, workers)
+        if depth >= count or float(reached[-1]) > (float(ranks.max()) + 0.5) * unit:
+            break
+        depth = min(int(count), 2 * depth)  # of heavy weight are others
+    middle = ((ranks + 0.5) * unit).to(reached.device)
+    rows = torch.searchsorted(reached, middle, right=True)
+    high, low = top[rows.clamp(max=len(top) - 1)].view(2, 2)
+    position = position.to(high.device)
+    edges = interpolate(high, low, position, torch.full_like(position, count - 1), interpolation)
+    own = scores[at]
+    return at[(own >= edges[1]) & (own <= edges[0])]
+
+
+def _joint_top(
+    scores: Tensor, at: Tensor, weight: Tensor | None, depth: int, workers: Alone
+) -> tuple[Tensor, Tensor]:
+    """Return the ``depth`` largest scores of all workers, descending, and the weight down to each.
+
+    ``at`` are the own rows that may be among them.
+    """
+    own = scores[at].topk(min(depth, len(at)))
+    heavy = torch.ones_like(own.values) if weight is None else weight[at[own.indices]]
+    (top, heavy), _ = workers.join(own.values, heavy)
+    top, order = top.topk(min(depth, len(top)))
+    return top, heavy[order].cumsum(0)
+
+
+def _at_least(scores: Tensor, negative: Tensor, depth: int) -> Tensor:
+    """Return the ``depth`` highest negatives, all that tie with these, and perhaps more.
+
+    A sample tells a score below which none of them lies. Where it is mistaken, all are looked at.
+    """
+    stride = max(1, len(scores) // _SAMPLE)
+    sample = torch.where(negative[::stride], scores[::stride], -math.inf)
+    share = depth / stride
+    place = min(len(sample), math.ceil(share + 4 * math.sqrt(share) + 4))
+    at = _from(scores, negative, sample.topk(place).values[-1])
+    if len(at) >= depth:
+        return at
+    lowest = torch.where(negative, scores, -math.inf).topk(depth).values[-1]
+    return _from(scores, negative, lowest)
+
+
+def _from(scores: Tensor, negative: Tensor, lowest: Tensor) -> Tensor:
+    return (scores >= lowest).logical_and_(negative).nonzero().squeeze(1)

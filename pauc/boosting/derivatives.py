@@ -1,0 +1,233 @@
+"""The objective as a pure function: scores and targets in, gradient and Hessian of each row out."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from pauc.boosting.band import band_of
+from pauc.boosting.column import Column, make_column
+from pauc.boosting.rows import Array, Rows, as_tensor, like, make_rows
+from pauc.boosting.workers import Alone
+from pauc.checks import check_band, check_choice, check_int, check_real
+from pauc.config import Interpolation, Link
+from pauc.native.sweep import sweep_sums
+from pauc.pairs.blocks import make_pairs, term_sums
+from pauc.pairs.links import LINKS
+
+MAX_STEP = 10.0
+# Of a row's weight: a leaf of rows that nothing pulls at divides by no zero.
+_LEAST_CURVATURE = 1e-6
+_TILE = 1 << 15  # rows
+
+
+class Options(NamedTuple):
+    """What :func:`band_objective` is told beside rows; its docstring says what each is."""
+
+    beta: float
+    alpha: float = 0.0
+    bce_weight: float = 1.0
+    pauc_weight: float = 1.0
+    link: Link = "logistic"
+    interpolation: Interpolation = "higher"
+    max_step: float = MAX_STEP
+
+    def check(self) -> Options:
+        """Return these options, or raise a TypeError or ValueError that names the wrong one."""
+        check_band(self.alpha, self.beta)
+        for name in ("bce_weight", "pauc_weight"):
+            check_real(name, getattr(self, name))
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
+        if not self.bce_weight and not self.pauc_weight:
+            raise ValueError("bce_weight or pauc_weight must be above 0, got 0 for both")
+        check_choice("link", self.link, get_args(Link))
+        check_choice("interpolation", self.interpolation, get_args(Interpolation))
+        check_real("max_step", self.max_step)
+        if self.max_step <= 0:
+            raise ValueError(f"max_step must be above 0, got {self.max_step!r}")
+        return self
+
+
+def band_objective(
+    scores: Array,
+    targets: Array,
+    *,
+    beta: float,
+    alpha: float = 0.0,
+    bce_weight: float = 1.0,
+    pauc_weight: float = 1.0,
+    sample_weight: Array | None = None,
+    link: Link = "logistic",
+    interpolation: Interpolation = "higher",
+    max_step: float = MAX_STEP,
+) -> tuple[Array, Array]:
+    """Return gradient and Hessian diagonal of log-loss and pairs in the band, for a boosting round.
+
+    The objective is ``sum_r w_r (bce_weight * log-loss_r)`` over all rows, plus ``pauc_weight``
+    times the sum over positives ``i`` of ``w_i`` times the mean over the band's negatives ``j``,
+    weighted by ``w_j``, of ``softplus(s_j - s_i)``. So a positive weighs in the pairs what it
+    weighs in the log-loss. With ``link="sigmoid"`` a pair counts ``sigmoid(s_j - s_i)``. The band
+    is fixed within a round, as it is in a training step.
+
+    Time is linear in the rows, and so is memory: a few arrays of ``N``. Only the band is sorted.
+
+    The derivatives are exact but for a lower bound on the Hessian, ``abs(gradient) / max_step``.
+    A leaf moves its rows by the sum of their gradients over that of their Hessians. Both links and
+    the log-loss bend ever less where a row is far on the wrong side while their slope stays, so
+    that the quotient has no limit. With the bound it is at most ``max_step`` in any leaf, whatever
+    rows are in it, before the learning rate.
+
+    Args:
+        scores: ``[N]`` raw margins of binary rows, or ``[N, K]``: of ``K`` classes, one-vs-rest,
+            each column with a band of its own. Any real dtype; computed in float64.
+        targets: ``[N]`` of 0 and 1, or of the class, 0 to ``K - 1``, in any real dtype.
+        alpha, beta: the band as FPR of the rows' negatives, ``0 <= alpha < beta <= 1``.
+        bce_weight, pauc_weight: of the two parts, not negative, not both 0.
+        sample_weight: ``[N]``, finite and not negative. A row of weight 2 counts as two, in the
+            band's edges too.
+        link: ``"logistic"`` or ``"sigmoid"``.
+        interpolation: of the edges, as in :func:`pauc.band_edges`.
+        max_step: the largest move of a leaf in units of the margin, above 0.
+
+    Returns:
+        Two float64 arrays in the shape of ``scores``: NumPy arrays, or tensors on its device for
+        tensors. Both are proportional to the row's weight.
+
+    Raises:
+        TypeError, ValueError: a bad option; an array of another length or kind, a score that is not
+            finite, a target that is no class, a bad weight; a class without positives or without
+            negatives (of weight above 0); a band without negatives, which only an interpolated edge
+            can make.
+    """
+    options = Options(beta, alpha, bce_weight, pauc_weight, link, interpolation, max_step).check()
+    rows = make_rows(scores, targets, sample_weight)
+    shape = as_tensor("scores", scores).shape
+    gradient, hessian = derivatives(rows, options, Alone())
+    return like(scores, gradient.reshape(shape)), like(scores, hessian.reshape(shape))
+
+
+def derivatives(rows: Rows, options: Options, workers: Alone) -> tuple[Tensor, Tensor]:
+    """Return gradient and Hessian diagonal ``[N, K]`` of the own rows, beside those of others."""
+    # Columns lie one after the other in memory, as the work goes.
+    gradient, hessian = (torch.empty_like(rows.scores.T).contiguous() for _ in range(2))
+    for index in range(rows.scores.shape[1]):
+        _fill_class_(gradient[index], hessian[index], make_column(rows, index), options, workers)
+    return gradient.T, hessian.T
+
+
+def _fill_class_(
+    gradient: Tensor, hessian: Tensor, column: Column, options: Options, workers: Alone
+) -> None:
+    """Write gradient and Hessian ``[N]`` of a class against the rest."""
+    column.side_weights(workers)
+    tiles = _tiles(len(gradient))
+    for part in tiles:
+        _log_loss_(gradient[part], hessian[part], column.scores[part], options.bce_weight)
+    at_positives = column.positive.nonzero().squeeze(1)
+    gradient[at_positives] -= options.bce_weight
+    if options.pauc_weight:
+        _add_pairs_(gradient, hessian, column, at_positives, options, workers)
+    for part in tiles:
+        weight = None if column.weight is None else column.weight[part]
+        _bound_(gradient[part], hessian[part], weight, options)
+
+
+def _tiles(rows: int) -> list[slice]:
+    """Return parts of the rows: what is computed on the way stays in a processor's cache."""
+    return [slice(start, start + _TILE) for start in range(0, rows, _TILE)]
+
+
+def _log_loss_(gradient: Tensor, hessian: Tensor, scores: Tensor, factor: float) -> None:
+    """Write the derivatives of the log-loss by each score, as if all rows were negatives."""
+    torch.sigmoid(scores, out=gradient)
+    torch.addcmul(gradient, gradient, gradient, value=-1, out=hessian)
+    if factor != 1:
+        gradient.mul_(factor)
+        hessian.mul_(factor)
+
+
+def _bound_(gradient: Tensor, hessian: Tensor, weight: Tensor | None, options: Options) -> None:
+    """Put a lower bound to the Hessian, and multiply both by the rows' weights."""
+    bound = gradient.abs().div_(options.max_step).clamp_(_LEAST_CURVATURE)
+    torch.maximum(hessian, bound, out=hessian)
+    if weight is not None:
+        gradient.mul_(weight)
+        hessian.mul_(weight)
+
+
+def _add_pairs_(
+    gradient: Tensor,
+    hessian: Tensor,
+    column: Column,
+    at_positives: Tensor,
+    options: Options,
+    workers: Alone,
+) -> None:
+    """Add the derivatives by each score, divided by the row's weight, of the sum over pairs."""
+    scores, band = column.scores, (options.alpha, options.beta, options.interpolation)
+    at_band = band_of(scores, column.negative(), column.weight, *band, workers)
+    w, v = column.weight_at(at_positives), column.weight_at(at_band)
+    # Rows of a leaf have one score, so that a band has few scores that differ, at first only one.
+    own, place = torch.unique(scores[at_band], return_inverse=True)
+    (y, v), start = workers.join(own, torch.zeros_like(own).index_add_(0, place, v))
+    if not len(y):
+        raise ValueError(
+            f"no negative{column.name} lies in the band from alpha={options.alpha} to "
+            f"beta={options.beta} with interpolation={options.interpolation!r}"
+        )
+    of_positives, of_negatives = _pair_sums(scores[at_positives], w, y, v, options)
+    of_negatives = workers.total(of_negatives)[:, start : start + len(own)]
+    scale = options.pauc_weight / float(v.sum())
+    # What a pair counts is minus the link's core at u = s_i - s_j.
+    gradient[at_positives] -= scale * of_positives[0]
+    gradient[at_band] += scale * of_negatives[0][place]
+    hessian[at_positives] -= scale * of_positives[1]
+    hessian[at_band] -= scale * of_negatives[1][place]
+
+
+def _pair_sums(
+    x: Tensor, w: Tensor, y: Tensor, v: Tensor, options: Options
+) -> tuple[Tensor, Tensor]:
+    """Return slope and curvature of the core, summed over ``v`` ``[2, P]`` and ``w`` ``[2, B]``."""
+    link = LINKS[options.link]
+    swept = sweep_sums(x, w, y, v, link.first, link.second)
+    if swept is not None:
+        return swept
+    one = x.new_ones(1)
+    pairs = make_pairs(x, torch.zeros_like(x, dtype=torch.int64), None, y[None], v[None], one)
+    at = pairs.places[0]
+    over_v, over_w = zip(*term_sums(w, pairs, link.first, link.second), strict=True)
+    by_place = torch.stack(over_w).flatten(1)[:, : len(at)]
+    return torch.stack(over_v), torch.zeros_like(by_place).index_copy_(1, at, by_place)
+
+
+def log_odds(targets: Array, *, sample_weight: Array | None = None, num_class: int = 1) -> Array:
+    """Return the margin to start from: the log-odds of the positives' share of the weight.
+
+    Engines average the targets for objectives of their own alone. A training that starts at 0
+    spends its first rounds on this number.
+
+    Args:
+        targets: ``[N]`` of 0 and 1, or of the class.
+        sample_weight: ``[N]``, finite and not negative.
+        num_class: ``K`` for classes against the rest, 1 for binary targets.
+
+    Returns:
+        A float; for several classes an array ``[K]`` (a tensor if ``targets`` is one).
+
+    Raises:
+        TypeError, ValueError: bad rows as in :func:`band_objective`, or a class without positives
+            or without negatives.
+    """
+    check_int("num_class", num_class, 1)
+    labels = as_tensor("targets", targets)
+    rows = make_rows(torch.zeros(len(labels), num_class), labels, sample_weight)
+    found = []
+    for index in range(num_class):
+        positives, negatives = make_column(rows, index).side_weights(Alone())
+        found.append(math.log(positives / negatives))
+    return found[0] if num_class == 1 else like(targets, torch.tensor(found, dtype=torch.float64))

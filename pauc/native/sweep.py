@@ -1,0 +1,48 @@
+"""Sums over pairs at every score as one sweep over the scores, for the objective of boosted trees.
+
+The same sums as :func:`pauc.pairs.blocks.term_sums` of one class. That function has many operators
+for its many blocks; a boosting round has time for few.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pauc.native import extension
+from pauc.native.readable import has_memory
+from pauc.pairs.links import Term
+
+
+def sweep_sums(
+    x: Tensor, w: Tensor, y: Tensor, v: Tensor, *terms: Term
+) -> tuple[Tensor, Tensor] | None:
+    """Return each term summed over negatives ``[T, P]`` and over positives ``[T, B]``.
+
+    Args:
+        x, w: ``[P]`` float64, positives and their weights, not negative.
+        y, v: ``[B]`` float64, negatives and theirs.
+        terms: functions of ``x - y``, with a ``tau`` of 1.
+
+    Returns:
+        None where there is no extension, or tensors have no memory on the CPU: then nothing is
+        done.
+    """
+    if extension.ext is None or not all(has_memory(part) for part in (x, w, y, v)):
+        return None
+    rows = [number for term in terms for side in (term.above, term.below)
+            for number in (side.constant, *side.powers)]  # fmt: skip
+    table = torch.tensor(rows, dtype=torch.float64)
+    sides, orders = [], []
+    for scores, weight in ((x, w), (y, v)):
+        ranked = scores.sort()
+        sums = torch.zeros(len(terms), len(scores), dtype=torch.float64)
+        sides.append((ranked.values, weight[ranked.indices], sums))
+        orders.append(ranked.indices)
+    addresses = [(len(side[0]), *(part.data_ptr() for part in side)) for side in sides]
+    extension.ext.sweep_pairs((len(terms), table.data_ptr()), *addresses)
+    over_v, over_w = (
+        torch.empty_like(sums).index_copy_(1, order, sums)
+        for (_, _, sums), order in zip(sides, orders, strict=True)
+    )
+    return over_v, over_w
