@@ -9,6 +9,7 @@ import re
 
 import pauc
 import pauc.metrics
+import pauc.monitor
 
 # Public classes say that they live in `pauc`, for the sake of pickles. Their source, from which
 # Sphinx takes the order of members and the comments beside fields, is in the file that defines
@@ -17,6 +18,8 @@ for name, home in pauc._HOME.items():
     if isinstance(getattr(pauc, name), type):
         getattr(pauc, name).__module__ = home
 pauc.metrics.ROCBand.__module__ = "pauc.metrics.roc"
+for cls in (pauc.monitor.MonitorConfig, pauc.monitor.MonitorState, pauc.monitor.MonitorStatus):
+    cls.__module__ = "pauc.monitor.step"
 
 project = "pauc"
 version = release = pauc.__version__

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BandEdges",
     "BandSampler",
+    "FPRMonitor",
     "OperatingPoint",
     "PAUCAtBudgetLoss",
     "PAUCConfig",
@@ -33,6 +34,7 @@ __all__ = [
     "init_queue",
     "intervals",
     "metrics",
+    "monitor",
     "pairwise_pauc",
     "pauc_loss_fn",
     "pauc_loss_terms",
@@ -55,7 +57,7 @@ __all__ = [
 # so that an evaluation with `pauc.metrics` does not wait for the losses to load. The two branches
 # exclude each other: a type checker that saw `__getattr__` would accept any misspelt name.
 if TYPE_CHECKING:
-    from pauc import distributed, functional, intervals, metrics, thresholds
+    from pauc import distributed, functional, intervals, metrics, monitor, thresholds
     from pauc import plot as plot
     from pauc import torchmetrics as torchmetrics
     from pauc.backends import show_config
@@ -83,12 +85,13 @@ if TYPE_CHECKING:
     from pauc.modules.companions import RecallAtQuantileLoss, SmoothAPLoss
     from pauc.modules.partial_auc import PAUCAtBudgetLoss
     from pauc.modules.schedule import PAUCSchedule, ScheduleConfig, ScheduleValues, schedule_at
+    from pauc.monitor.fpr import FPRMonitor
     from pauc.presets import recommend_queue_size
     from pauc.sampling.sampler import BandSampler
     from pauc.thresholds import OperatingPoint, select_threshold
 else:
     _NEED_AN_EXTRA = ("plot", "torchmetrics")
-    _SUBMODULES = {"distributed", "functional", "intervals", "metrics", "thresholds"}
+    _SUBMODULES = {"distributed", "functional", "intervals", "metrics", "monitor", "thresholds"}
     _SUBMODULES.update(_NEED_AN_EXTRA)
     _NAMES_OF = {
         "pauc.backends": ("show_config",),
@@ -121,6 +124,7 @@ else:
             "ScheduleValues",
             "schedule_at",
         ),
+        "pauc.monitor.fpr": ("FPRMonitor",),
         "pauc.presets": ("recommend_queue_size",),
         "pauc.sampling.sampler": ("BandSampler",),
         "pauc.thresholds": ("OperatingPoint", "select_threshold"),
