@@ -97,8 +97,8 @@ def difference_draws(
 ) -> Tensor:
     """Return ``[n_resamples]`` float64: draws of ``TPR(second) - TPR(first)`` at ``fpr``.
 
-    Both models see the same drawn rows (a paired bootstrap); ``fpr`` is below 1. ``progress`` is given the numbers of
-    the resamples, and may show how far they are.
+    Both models see the same drawn rows (a paired bootstrap); ``fpr`` is below 1. ``progress`` is
+    given the numbers of the resamples, and may show how far they are.
     """
     problem = _problem(first, second, targets, fpr, ignore_index)
     p = problem.positives.shape[1]
