@@ -42,6 +42,8 @@ __all__ = [
     "recall_at_quantile_loss_fn",
     "recall_at_quantile_terms",
     "recommend_queue_size",
+    "report",
+    "reporting",
     "resize_queue",
     "robust_scale",
     "schedule_at",
@@ -57,7 +59,7 @@ __all__ = [
 # so that an evaluation with `pauc.metrics` does not wait for the losses to load. The two branches
 # exclude each other: a type checker that saw `__getattr__` would accept any misspelt name.
 if TYPE_CHECKING:
-    from pauc import distributed, functional, intervals, metrics, monitor, thresholds
+    from pauc import distributed, functional, intervals, metrics, monitor, reporting, thresholds
     from pauc import plot as plot
     from pauc import torchmetrics as torchmetrics
     from pauc.backends import show_config
@@ -87,11 +89,20 @@ if TYPE_CHECKING:
     from pauc.modules.schedule import PAUCSchedule, ScheduleConfig, ScheduleValues, schedule_at
     from pauc.monitor.fpr import FPRMonitor
     from pauc.presets import recommend_queue_size
+    from pauc.reporting.report import report
     from pauc.sampling.sampler import BandSampler
     from pauc.thresholds import OperatingPoint, select_threshold
 else:
     _NEED_AN_EXTRA = ("plot", "torchmetrics")
-    _SUBMODULES = {"distributed", "functional", "intervals", "metrics", "monitor", "thresholds"}
+    _SUBMODULES = {
+        "distributed",
+        "functional",
+        "intervals",
+        "metrics",
+        "monitor",
+        "reporting",
+        "thresholds",
+    }
     _SUBMODULES.update(_NEED_AN_EXTRA)
     _NAMES_OF = {
         "pauc.backends": ("show_config",),
@@ -126,6 +137,7 @@ else:
         ),
         "pauc.monitor.fpr": ("FPRMonitor",),
         "pauc.presets": ("recommend_queue_size",),
+        "pauc.reporting.report": ("report",),
         "pauc.sampling.sampler": ("BandSampler",),
         "pauc.thresholds": ("OperatingPoint", "select_threshold"),
     }

@@ -18,7 +18,6 @@ from torch.distributions import Beta
 
 from pauc.intervals import Interval
 from pauc.metrics.inputs import allowed_rows, check_both_classes, check_rates, kept_rows
-from pauc.metrics.roc import tpr_at_fpr
 
 __all__ = ["N_RESAMPLES", "difference_draws", "percentile_interval", "tpr_draws", "tpr_interval"]
 
@@ -27,6 +26,14 @@ N_RESAMPLES = 2000
 _CHUNK = 1 << 20
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+class _Column(NamedTuple):
+    """One model, each class sorted, and the false alarms that a resample may have."""
+
+    negatives: Tensor  # [n], the highest first
+    positives: Tensor  # [p], the lowest first
+    allowed: Tensor  # [K] int64
 
 
 class _Problem(NamedTuple):
@@ -47,9 +54,9 @@ def tpr_interval(
     ignore_index: int = -100,
 ) -> Interval:
     """Return the percentile interval of the TPR at each of ``fpr [K]``, from 2,000 draws."""
-    draws = tpr_draws(scores, targets, fpr, seed=seed, ignore_index=ignore_index)
-    estimate = tpr_at_fpr(scores, targets, fpr, ignore_index=ignore_index)
-    return percentile_interval(estimate, draws, confidence)
+    column = _column(scores, targets, fpr, ignore_index)
+    estimate = _caught(column, column.allowed).double() / len(column.positives)
+    return percentile_interval(estimate, _draws(column, N_RESAMPLES, seed), confidence)
 
 
 def tpr_draws(
@@ -65,23 +72,7 @@ def tpr_draws(
 
     Columns are drawn independently: each has the right distribution, all together have not.
     """
-    budgets, slack = check_rates(fpr, "fpr")
-    scores, targets = kept_rows(scores, targets, ignore_index)
-    check_both_classes(targets)
-    scores, targets = scores.cpu(), targets.cpu()
-    negatives = scores[targets == 0].sort(descending=True).values
-    positives = scores[targets == 1].sort().values
-    n, p = len(negatives), len(positives)
-    allowed = allowed_rows(budgets.cpu(), torch.tensor(n), slack)
-    capped = allowed.clamp(max=n - 1).double()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        # The k-th smallest of n uniforms is Beta(k, n + 1 - k) (David and Nagaraja 2003).
-        place = Beta(capped + 1, n - capped).sample((n_resamples,)) * n
-        threshold = negatives[place.long().clamp(max=n - 1)]
-        above = p - torch.searchsorted(positives, threshold.contiguous(), right=True)
-        above = torch.where(allowed >= n, p, above).double()  # all may alert: no threshold
-        return torch.binomial(torch.full_like(above, p), above / p) / p
+    return _draws(_column(scores, targets, fpr, ignore_index), n_resamples, seed)
 
 
 def difference_draws(
@@ -98,7 +89,7 @@ def difference_draws(
     """Return ``[n_resamples]`` float64: draws of ``TPR(second) - TPR(first)`` at ``fpr``.
 
     Both models see the same drawn rows (a paired bootstrap); ``fpr`` is below 1. ``progress`` is
-    given the numbers of the resamples, and may show how far they are.
+    given a range over the resamples, in large steps, and may show how far it is.
     """
     problem = _problem(first, second, targets, fpr, ignore_index)
     p = problem.positives.shape[1]
@@ -119,6 +110,43 @@ def percentile_interval(estimate: Tensor, draws: Tensor, confidence: float) -> I
     rank = max(math.floor((len(draws) + 1) * (1 - confidence) / 2 * (1 + 1e-9)), 1)
     ordered = draws.sort(dim=0).values
     return Interval(estimate, ordered[rank - 1], ordered[-rank])
+
+
+def _column(scores: Tensor, targets: Tensor, fpr: Tensor, ignore_index: int) -> _Column:
+    """Check the rows of one model, and sort each class."""
+    budgets, slack = check_rates(fpr, "fpr")
+    scores, targets = kept_rows(scores, targets, ignore_index)
+    check_both_classes(targets)
+    scores, targets = scores.cpu(), targets.cpu()
+    negatives = scores[targets == 0].sort(descending=True).values
+    allowed = allowed_rows(budgets.cpu(), torch.tensor(len(negatives)), slack)
+    return _Column(negatives, scores[targets == 1].sort().values, allowed)
+
+
+def _caught(column: _Column, place: Tensor) -> Tensor:
+    """Return how many positives are above the negative at each place, int64; all behind the last.
+
+    The places begin at 0, the highest negative.
+    """
+    negatives, positives, _ = column
+    last = len(negatives) - 1
+    threshold = negatives[place.clamp(max=last)].contiguous()
+    above = len(positives) - torch.searchsorted(positives, threshold, right=True)
+    return torch.where(place > last, len(positives), above)
+
+
+def _draws(column: _Column, n_resamples: int, seed: int) -> Tensor:
+    """Return ``[n_resamples, K]``, see :func:`tpr_draws`."""
+    n, p = len(column.negatives), len(column.positives)
+    all_may_alert = column.allowed >= n
+    rank = column.allowed.clamp(max=n - 1).double() + 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # The k-th smallest of n uniforms is Beta(k, n + 1 - k) (David and Nagaraja 2003).
+        uniform = Beta(rank, n + 1 - rank).sample((n_resamples,))
+        place = torch.where(all_may_alert, n, (uniform * n).long().clamp(max=n - 1))
+        caught = _caught(column, place).double()
+        return torch.binomial(torch.full_like(caught, p), caught / p) / p
 
 
 def _problem(
@@ -148,17 +176,32 @@ def _thresholds(problem: _Problem, n_resamples: int, progress: Progress) -> Tens
     Only negatives near the top can be that. How many of the draws fall on them is binomial.
     """
     n = problem.negatives.shape[1]
-    top = _top_rows(problem)
-    near = problem.negatives[:, top]
-    share = torch.tensor(len(top) / n, dtype=torch.float64)
-    counts = torch.binomial(
-        torch.full((n_resamples,), float(n)).double(), share.expand(n_resamples)
-    )
-    found = torch.empty(n_resamples, 2, dtype=torch.int64)
-    for k in progress(range(n_resamples)):
-        drawn = near[:, torch.randint(len(top), (int(counts[k]),))]
-        found[k] = (-drawn).kthvalue(problem.allowed + 1, dim=1).values.neg()
-    return found
+    near = problem.negatives[:, _top_rows(problem)]
+    width = near.shape[1]
+    share = torch.tensor(width / n, dtype=torch.float64).expand(n_resamples)
+    hits = torch.binomial(torch.full_like(share, n), share).long()
+    found = []
+    size = max(1, _CHUNK // width)
+    for begin in progress(range(0, n_resamples, size)):
+        counts = _counts(hits[begin : begin + size], width)
+        found.append(torch.stack([_nth_highest(own, counts, problem.allowed) for own in near], 1))
+    return torch.cat(found)
+
+
+def _counts(hits: Tensor, width: int) -> Tensor:
+    """Return ``[r, width]`` int64: how often each row is drawn, ``hits [r]`` draws in all."""
+    resample = torch.arange(len(hits)).repeat_interleave(hits)
+    drawn = torch.randint(width, (len(resample),)) + resample * width
+    return torch.bincount(drawn, minlength=len(hits) * width).view(len(hits), width)
+
+
+def _nth_highest(ranks: Tensor, counts: Tensor, allowed: int) -> Tensor:
+    """Return ``[r]``: the rank of the ``allowed + 1``-th highest row in each resample."""
+    order = ranks.argsort(descending=True)
+    so_far = counts[:, order].cumsum(dim=1)
+    wanted = torch.full((len(counts), 1), allowed + 1)
+    place = torch.searchsorted(so_far, wanted)[:, 0]
+    return ranks[order][place.clamp(max=len(order) - 1)]
 
 
 def _top_rows(problem: _Problem) -> Tensor:

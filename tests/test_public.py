@@ -20,7 +20,15 @@ from pauc.intervals import Interval, wilson_interval
 
 WITH_EXTRAS = ["plot", "torchmetrics"]
 CLASSES = [name for name in pauc.__all__ if name[0].isupper()]
-SUBMODULES = ["distributed", "functional", "intervals", "metrics", "monitor", "thresholds"]
+SUBMODULES = [
+    "distributed",
+    "functional",
+    "intervals",
+    "metrics",
+    "monitor",
+    "reporting",
+    "thresholds",
+]
 
 
 def run(script: str) -> str:

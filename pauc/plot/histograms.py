@@ -100,6 +100,7 @@ def classes(
         own = {"threshold": lines[column.name]} if lines else {}
         _draw(column, (alpha, beta), own, bins, ax)
         ax.set_title(column.name)
+        ax.legend(fontsize="x-small")
     return figure
 
 

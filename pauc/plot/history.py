@@ -17,23 +17,23 @@ from pauc.presets import STARVED
 
 __all__ = ["dashboard", "monitoring", "training"]
 
-# What the axis of a diagnostic says; any other key is its own label.
+# What the axis of a diagnostic says, in the order of a dashboard; other keys are their own label.
 _LABELS = {
+    "pauc": "partial AUC of the pool",
+    "recall": "recall of the pool",
+    "ap": "average precision of the pool",
+    "realised_fpr": "realised FPR",
     "t_alpha": "score at FPR alpha",
     "t_beta": "score at FPR beta",
     "edges": "score at the band's edges",
-    "tau_eff": "width of the link (logits)",
-    "pauc": "partial AUC of the pool",
-    "pauc_var": "variance of the contributions",
     "band_neg_count": "negatives in the band",
     "grad_pos_count": "positives of the batch",
     "ref_count": "reference rows",
-    "realised_fpr": "realised FPR",
-    "recall": "recall of the pool",
+    "tau_eff": "width of the link (logits)",
+    "pauc_var": "variance of the contributions",
     "recall_var": "variance of the contributions",
     "threshold": "score at the quantile",
     "false_alert_count": "negatives above the threshold",
-    "ap": "average precision of the pool",
     "ap_var": "variance of the contributions",
 }
 
