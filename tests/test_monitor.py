@@ -88,10 +88,10 @@ def _split(bits: tuple[int, ...]) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("split", [_split, lambda bits: [(bit, 1) for bit in bits]])
 @pytest.mark.parametrize("rate", [0.25, 0.2, 0.05])
 def test_nobody_can_expect_the_evidence_to_grow_while_the_budget_is_kept(split, rate) -> None:
-    """All 2048 histories of 11 rows, each with its probability."""
+    """All 512 histories of 9 rows, each with its probability."""
     mean = 0.0
-    for bits in itertools.product((0, 1), repeat=11):
-        chance = rate ** sum(bits) * (1 - rate) ** (11 - sum(bits))
+    for bits in itertools.product((0, 1), repeat=9):
+        chance = rate ** sum(bits) * (1 - rate) ** (9 - sum(bits))
         mean += chance * monitor_status(fed(CONFIG, split(bits)), CONFIG).evidence
     if rate == CONFIG.budget:
         assert mean == pytest.approx(1, rel=1e-12)  # a martingale: nothing is given away
@@ -103,9 +103,9 @@ def test_nobody_can_expect_the_evidence_to_grow_while_the_budget_is_kept(split, 
 def test_an_alarm_has_at_most_its_chance_over_all_histories(confidence: float) -> None:
     config = CONFIG._replace(confidence=confidence)
     alarms = 0.0
-    for bits in itertools.product((0, 1), repeat=11):
+    for bits in itertools.product((0, 1), repeat=9):
         if fed(config, [(bit, 1) for bit in bits]).alarm_row is not None:
-            alarms += 0.25 ** sum(bits) * 0.75 ** (11 - sum(bits))
+            alarms += 0.25 ** sum(bits) * 0.75 ** (9 - sum(bits))
     assert 0 < alarms <= 1 - confidence
 
 
@@ -181,6 +181,8 @@ def test_intervals_hold_a_moving_fpr_at_all_times_at_once() -> None:
         state, held = init_monitor(), True
         for step, rate in enumerate(rates, start=1):
             state = monitor_step(state, config, sum(draws.random() < rate for _ in range(50)), 50)
+            if step % 4:
+                continue
             found = monitor_status(state, config)
             recent = rates[step - found.recent_rows // 50 : step]
             held &= found.low <= sum(recent) / len(recent) <= found.high

@@ -197,7 +197,7 @@ def test_text_and_page_have_the_same_sections_and_sentences(found: Report) -> No
 
 
 def test_the_same_report_is_the_same_page(found: Report) -> None:
-    assert found.html() == found.html() == found._repr_html_()
+    assert found.html() == found._repr_html_()
 
 
 def test_infinite_scores_and_many_models_are_told_of() -> None:
@@ -242,9 +242,8 @@ def test_bad_input_is_named(call, error, message) -> None:
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "scores.csv"
     rows = zip(TARGETS.tolist(), SCORES["old"].tolist(), strict=True)
-    path.write_text(
-        "label,score,site\n" + "".join(f"{t},{s!r},{k % 2}\n" for k, (t, s) in enumerate(rows))
-    )
+    lines = [f"{target},{score!r},{k % 2}\n" for k, (target, score) in enumerate(rows)]
+    path.write_text("label,score,site\n" + "".join(lines))
     return path
 
 
