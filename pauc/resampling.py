@@ -19,9 +19,17 @@ from torch.distributions import Beta
 from pauc.intervals import Interval
 from pauc.metrics.inputs import allowed_rows, check_both_classes, check_rates, kept_rows
 
-__all__ = ["N_RESAMPLES", "difference_draws", "percentile_interval", "tpr_draws", "tpr_interval"]
+__all__ = [
+    "Progress",
+    "difference_draws",
+    "percentile_interval",
+    "resamples_for",
+    "tpr_draws",
+    "tpr_interval",
+]
 
 N_RESAMPLES = 2000
+_MOST_RESAMPLES = 100_000
 # Entries of a scratch array, 8 MB of int64.
 _CHUNK = 1 << 20
 
@@ -53,10 +61,15 @@ def tpr_interval(
     seed: int = 0,
     ignore_index: int = -100,
 ) -> Interval:
-    """Return the percentile interval of the TPR at each of ``fpr [K]``, from 2,000 draws."""
+    """Return the percentile interval of the TPR at each of ``fpr [K]``.
+
+    Raises:
+        TypeError, ValueError: as :func:`pauc.metrics.tpr_at_fpr` and :func:`resamples_for`.
+    """
+    n_resamples = resamples_for(confidence)
     column = _column(scores, targets, fpr, ignore_index)
     estimate = _caught(column, column.allowed).double() / len(column.positives)
-    return percentile_interval(estimate, _draws(column, N_RESAMPLES, seed), confidence)
+    return percentile_interval(estimate, _draws(column, n_resamples, seed), confidence)
 
 
 def tpr_draws(
@@ -105,9 +118,26 @@ def difference_draws(
         return (more - fewer) / p
 
 
+def resamples_for(confidence: float) -> int:
+    """Return how many draws an interval takes: 2,000, or so many that its ends are among them.
+
+    Raises:
+        ValueError: ``confidence`` is so high that it would take more than 100,000.
+    """
+    needed = math.ceil(2 / (1 - confidence) * (1 - 1e-9))
+    if needed > _MOST_RESAMPLES:
+        highest = 1 - 2 / _MOST_RESAMPLES
+        raise ValueError(f"confidence must be at most {highest} for intervals, got {confidence}")
+    return max(N_RESAMPLES, needed)
+
+
 def percentile_interval(estimate: Tensor, draws: Tensor, confidence: float) -> Interval:
-    """Return the interval between order statistics of ``draws [B, ...]``, as by `intervals`."""
-    rank = max(math.floor((len(draws) + 1) * (1 - confidence) / 2 * (1 + 1e-9)), 1)
+    """Return the interval between order statistics of ``draws [B, ...]``.
+
+    The ranks are those of :func:`pauc.intervals.bootstrap_interval`, and ``B`` is at least
+    :func:`resamples_for` of the confidence.
+    """
+    rank = math.floor((len(draws) + 1) * (1 - confidence) / 2 * (1 + 1e-9))
     ordered = draws.sort(dim=0).values
     return Interval(estimate, ordered[rank - 1], ordered[-rank])
 

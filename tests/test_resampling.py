@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import Counter
 
@@ -13,7 +14,13 @@ from hypothesis import strategies as st
 
 from pauc.intervals import bootstrap_interval, tpr_at_fpr_interval
 from pauc.metrics import tpr_at_fpr
-from pauc.resampling import difference_draws, percentile_interval, tpr_draws, tpr_interval
+from pauc.resampling import (
+    difference_draws,
+    percentile_interval,
+    resamples_for,
+    tpr_draws,
+    tpr_interval,
+)
 
 DRAWS = 20_000
 few = st.lists(st.integers(0, 4), min_size=1, max_size=3)
@@ -111,6 +118,22 @@ def test_a_seed_gives_the_same_draws_and_leaves_the_global_generator_alone() -> 
     for one, same, other in (draws, pairs):
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "draws"), [(0.5, 2000), (0.999, 2000), (0.9995, 4000), (0.99998, 100_000)]
+)
+def test_the_ends_of_an_interval_are_among_its_draws(confidence: float, draws: int) -> None:
+    assert resamples_for(confidence) == draws
+    values = torch.arange(1.0, draws + 1)
+    found = percentile_interval(torch.tensor(0.0), values, confidence)
+    assert float(found.low) == max(1, math.floor((draws + 1) * (1 - confidence) / 2 + 1e-6))
+    assert float(found.low + found.high) == draws + 1
+
+
+def test_a_confidence_that_would_take_too_many_draws_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"confidence must be at most 0\.99998"):
+        resamples_for(0.99999)
 
 
 def test_ignored_rows_count_nowhere() -> None:

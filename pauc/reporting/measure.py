@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from pauc.intervals import Interval, partial_auc_interval, wilson_interval
-from pauc.resampling import Progress, difference_draws, percentile_interval, tpr_interval
+from pauc.resampling import (
+    Progress,
+    difference_draws,
+    percentile_interval,
+    resamples_for,
+    tpr_interval,
+)
 from pauc.thresholds import OperatingPoint, select_threshold
 
 __all__ = [
@@ -105,7 +111,12 @@ def compare(
     for other in others:
         estimate = other.tpr.estimate[at] - first.tpr.estimate[at]
         draws = difference_draws(
-            scores[first.name], scores[other.name], targets, budget, progress=progress
+            scores[first.name],
+            scores[other.name],
+            targets,
+            budget,
+            n_resamples=resamples_for(confidence),
+            progress=progress,
         )
         interval = percentile_interval(estimate, draws, confidence)
         found.append(Difference(other.name, first.name, interval))

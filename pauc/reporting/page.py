@@ -20,6 +20,7 @@ p { margin: .3rem 0; max-width: 46rem }
 th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums }
 th { font-weight: 600; border-bottom-color: #888 } figure { margin: .8rem 0 }
+figcaption { font-size: .9rem; color: #555 }
 svg { max-width: 100%; height: auto }
 """
 

@@ -31,7 +31,8 @@ def _roc(report: Findings) -> str:
     )
     left_out = len(report.scores) - len(models)
     note = f"<p>The first {_MOST_MODELS} models; {left_out} are left out.</p>" if left_out else ""
-    return _svg(figure, "ROC curves with intervals") + note
+    caption = "Around each curve: the interval of the TPR, at each FPR by itself."
+    return _svg(figure, "ROC curves") + f"<figcaption>{caption}</figcaption>" + note
 
 
 def _scores(report: Findings) -> str:

@@ -82,6 +82,8 @@ def report(
     that keeps the budget with ``confidence`` (without it where there are too few negatives, and the
     report says so), alerts a day, how many negatives a tighter promise takes, and rates by group.
 
+    The same rows give the same report, bit for bit: the bootstrap has a fixed seed.
+
     On a terminal a bar shows how far a long bootstrap is, where tqdm is installed.
 
     Args:
@@ -89,7 +91,7 @@ def report(
             tensors. All models are compared with the first.
         targets: ``[N]`` or ``[N, 1]`` of 0 and 1.
         budget: FPR as a fraction, above 0 and below 1.
-        confidence: of intervals and promise, at least 0.5 and below 1.
+        confidence: of intervals and promise, at least 0.5 and at most 0.99998.
         fprs: at which the TPR is reported besides the budget; None: a tenth of the budget, half of
             it, twice and ten times it.
         groups: ``[N]``, the name of each row's group.

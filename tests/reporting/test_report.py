@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import math
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -22,6 +24,7 @@ from pauc.__main__ import main
 from pauc.intervals import bootstrap_interval, partial_auc_interval, wilson_interval
 from pauc.metrics import tpr_at_fpr
 from pauc.reporting import Report
+from pauc.reporting.report import _progress
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -184,7 +187,7 @@ def test_text_and_page_have_the_same_sections_and_sentences(found: Report) -> No
     checked = Checked(page)
     assert checked.headings == HEADINGS
     lines = str(found).splitlines()
-    ruled = [line for line, rule in pairwise(lines) if line and rule == "-" * len(line)]
+    ruled = [line for line, rule in itertools.pairwise(lines) if line and rule == "-" * len(line)]
     assert ruled == HEADINGS
     assert max(map(len, lines)) <= 100
     assert "A &amp; B" in page
@@ -222,6 +225,7 @@ def test_many_groups_are_cut_to_the_largest() -> None:
         (lambda: pauc.report(SCORES, TARGETS, 0.0), ValueError, "budget must be above 0"),
         (lambda: pauc.report(SCORES, TARGETS, "x"), TypeError, "budget must be a real number"),
         (lambda: pauc.report(SCORES, TARGETS, 0.1, confidence=0.4), ValueError, "at least 0.5"),
+        (lambda: pauc.report(SCORES, TARGETS, 0.1, confidence=0.99999), ValueError, "0.99998 for"),
         (lambda: pauc.report(SCORES, TARGETS, 0.1, positive_rate=2), ValueError, "positive_rate"),
         (lambda: pauc.report(SCORES, TARGETS, 0.1, groups=["a"]), ValueError, "groups must have"),
         (lambda: pauc.report(SCORES, TARGETS[1:], 0.1), ValueError, "of 'old': scores and targets"),
@@ -233,6 +237,18 @@ def test_many_groups_are_cut_to_the_largest() -> None:
 def test_bad_input_is_named(call, error, message) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.slow  # a bar comes after a second
+def test_a_bar_is_shown_on_a_terminal_alone(monkeypatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert [time.sleep(0.6) or k for k in _progress()(range(3))] == [0, 1, 2]
+        assert ("bootstrap" in stream.getvalue()) == shown
 
 
 # --- the command
