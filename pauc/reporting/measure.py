@@ -43,6 +43,7 @@ class ModelResult(NamedTuple):
     tpr: Interval  # [K], at the report's FPRs
     partial_auc: Interval  # mean TPR up to the budget, 0-dim
     point: OperatingPoint
+    caught: Interval  # TPR at the point's threshold, 0-dim
 
 
 class Difference(NamedTuple):
@@ -88,11 +89,14 @@ def measure_model(
 ) -> ModelResult:  # fmt: skip
     """Return a model's TPRs, partial AUC and threshold, with a promise if there can be one."""
     point = select_threshold(scores, targets, budget, confidence=confidence if promised else None)
+    # The threshold is a score of a negative: for the positives it was fixed before.
+    alerts = scores[targets == 1] > point.threshold
     return ModelResult(
         name,
         tpr_interval(scores, targets, fprs, confidence=confidence),
         partial_auc_interval(scores, targets, 0.0, budget, confidence=confidence),
         point,
+        wilson_interval(int(alerts.sum()), len(alerts), confidence=confidence),
     )
 
 

@@ -107,14 +107,8 @@ def report(
             rows of one.
     """
     models, labels, ignored = _checked_rows(scores, targets, ignore_index)
-    _check_shares(budget, confidence, positive_rate)
-    check_number("rows_a_day", rows_a_day)
-    if not 0 < rows_a_day < math.inf:
-        raise ValueError(f"rows_a_day must be above 0 and finite, got {rows_a_day!r}")
-    if groups is not None and len(groups) != len(labels):
-        raise ValueError(
-            f"groups must have one name for each of {len(labels)} rows, got {len(groups)}"
-        )
+    _check_options(budget, confidence, positive_rate, rows_a_day)
+    names = None if groups is None else _group_names(groups, len(labels))
     positives = int((labels == 1).sum())
     negatives = int((labels == 0).sum())
     rates = _rates(budget, fprs, negatives)
@@ -142,13 +136,13 @@ def report(
         differences=tuple(compare(models, labels, budget, confidence, results, at, bar)),
         costs=tuple(costs_of(result.point, rows_a_day, rate) for result in results),
         needs=tuple(needs_of(budget, confidence)),
-        groups=None if groups is None else {
+        groups=None if names is None else {
             result.name: groups_of(
-                models[result.name], labels, groups, result.point.threshold, confidence
+                models[result.name], labels, names, result.point.threshold, confidence
             )
             for result in results
         },
-        group_count=0 if groups is None else len(set(groups)),
+        group_count=0 if names is None else len(set(names)),
         scores=models,
         targets=labels,
     )  # fmt: skip
@@ -158,7 +152,8 @@ def _checked_rows(
     scores: Tensor | Mapping[str, Tensor], targets: Tensor, ignore_index: int
 ) -> tuple[dict[str, Tensor], Tensor, int]:
     """Return scores ``[N]`` by name, targets ``[N]`` with -100 for ignored, and how many are."""
-    models = dict(scores) if isinstance(scores, Mapping) else {"model": scores}
+    named = scores if isinstance(scores, Mapping) else {"model": scores}
+    models = {str(name): own for name, own in named.items()}
     if not models:
         raise ValueError("scores must hold at least one model, got none")
     for name, own in models.items():
@@ -173,8 +168,20 @@ def _checked_rows(
     return flat, labels, int(ignored.sum())
 
 
-def _check_shares(budget: float, confidence: float, positive_rate: float | None) -> None:
+def _group_names(groups: Sequence[str], rows: int) -> list[str]:
+    """Return the groups as text; raise unless there is one for each row."""
+    if len(groups) != rows:
+        raise ValueError(f"groups must have one name for each of {rows} rows, got {len(groups)}")
+    return [str(name) for name in groups]
+
+
+def _check_options(
+    budget: float, confidence: float, positive_rate: float | None, rows_a_day: float
+) -> None:
     """Raise unless each is a number in its range."""
+    check_number("rows_a_day", rows_a_day)
+    if not 0 < rows_a_day < math.inf:
+        raise ValueError(f"rows_a_day must be above 0 and finite, got {rows_a_day!r}")
     shares = {"budget": (budget, "above 0 and below 1"), "confidence": (confidence, "")}
     for name, (value, expected) in shares.items():
         check_number(name, value)

@@ -89,7 +89,7 @@ def _threshold(report: Findings) -> Section:
             model.name,
             f"{model.point.threshold:.9g}",
             percent(model.point.fpr),
-            percent(model.point.tpr),
+            _interval(model.caught),
             f"at most {percent(model.point.risk)}",
         )
         for model in report.models

@@ -46,7 +46,7 @@ SCORES, TARGETS = rows_like()
 
 @pytest.fixture(scope="module")
 def found() -> Report:
-    groups = [("north", "south")[k % 3 == 0] for k in range(len(TARGETS))]
+    groups = [(1, "south")[k % 3 == 0] for k in range(len(TARGETS))]
     return pauc.report(
         SCORES, TARGETS, BUDGET, groups=groups, rows_a_day=1000, positive_rate=0.02, title="A & B"
     )
@@ -61,6 +61,8 @@ def test_rates_and_thresholds_are_those_of_the_public_functions(found: Report) -
     for model, scores in zip(found.models, SCORES.values(), strict=True):
         assert torch.equal(model.tpr.estimate, tpr_at_fpr(scores, TARGETS, found.fprs))
         assert model.point == pauc.select_threshold(scores, TARGETS, BUDGET, confidence=0.95)
+        caught = int((scores[TARGETS == 1] > model.point.threshold).sum())
+        assert model.caught == wilson_interval(caught, 200)
         assert model.partial_auc == partial_auc_interval(scores, TARGETS, beta=BUDGET)
         assert bool((model.tpr.low <= model.tpr.estimate).all())
         assert bool((model.tpr.estimate <= model.tpr.high).all())
@@ -106,14 +108,14 @@ def test_groups_are_counted_one_by_one(found: Report) -> None:
     for model, scores in zip(found.models, SCORES.values(), strict=True):
         count: Counter[tuple[str, int, bool]] = Counter()
         for k, (score, target) in enumerate(zip(scores.tolist(), TARGETS.tolist(), strict=True)):
-            name = ("north", "south")[k % 3 == 0]
+            name = ("1", "south")[k % 3 == 0]
             count[name, target, score > model.point.threshold] += 1
         for group in found.groups[model.name]:
             sizes = [count[group.name, c, True] + count[group.name, c, False] for c in (0, 1)]
             assert [group.negatives, group.positives] == sizes
             assert group.fpr == wilson_interval(count[group.name, 0, True], sizes[0])
             assert group.tpr == wilson_interval(count[group.name, 1, True], sizes[1])
-        assert [group.name for group in found.groups[model.name]] == ["north", "south"]
+        assert [group.name for group in found.groups[model.name]] == ["1", "south"]
 
 
 def test_ignored_rows_change_no_number_but_their_own() -> None:
