@@ -7,6 +7,7 @@ import json
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -215,6 +216,13 @@ def test_a_state_travels_by_json_and_goes_on_bit_for_bit(before, after) -> None:
         assert monitor.update(*batch) == other.update(*batch)
     assert monitor.state == other.state == fed(CONFIG, before + after)
     assert monitor.status().holds == monitor.holds
+
+
+def test_counts_of_numpy_become_plain_numbers() -> None:
+    monitor, plain = FPRMonitor(np.float32(0.25)), FPRMonitor(0.25)
+    monitor.update(np.int64(3), np.int32(10))
+    plain.update(3, 10)
+    assert json.dumps(monitor.state_dict()) == json.dumps(plain.state_dict())
 
 
 def test_billions_of_rows_lose_no_digits() -> None:

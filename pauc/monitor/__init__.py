@@ -6,7 +6,8 @@ answers allow for that; a test repeated every day would raise a false alarm soon
 - **The alarm.** As long as the FPR is at most the budget, the chance that an alarm is *ever* raised
   is at most ``1 - confidence``. The FPR may move below the budget as it likes.
 - **The interval.** With probability ``confidence``, each interval that is ever reported holds the
-  average FPR of its own rows, the last ``window`` to ``2 * window``. The FPR may move here too.
+  average FPR of its own rows, the last ``window`` to ``2 * window`` to within a call of `update`.
+  The FPR may move here too.
 
 The alarm rests on *evidence*, a process that starts at 1 and that nobody can expect to grow while
 the budget is kept (a nonnegative supermartingale): the chance that it ever reaches

@@ -57,7 +57,7 @@ class FPRMonitor:
         if window is None:
             window = math.ceil(_EXPECTED_ALERTS / budget)
         check_int("window", window, 1)
-        self.config = MonitorConfig(budget, confidence, window)
+        self.config = MonitorConfig(float(budget), float(confidence), int(window))
         self.state = init_monitor()
 
     def update(self, alerts: int, rows: int = 1) -> bool:

@@ -87,6 +87,7 @@ def monitor_step(
     _check_counts(alerts, rows)
     if rows == 0:
         return state
+    alerts, rows = int(alerts), int(rows)  # numbers of NumPy would not go into JSON
     evidence = _next_evidence(state, config.budget, alerts, rows)
     state = state._replace(
         rows=state.rows + rows,
