@@ -243,6 +243,8 @@ def test_bad_input_is_named(call, error, message) -> None:
 
 @pytest.mark.slow  # a bar comes after a second
 def test_a_bar_is_shown_on_a_terminal_alone(monkeypatch) -> None:
+    pytest.importorskip("tqdm")
+
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

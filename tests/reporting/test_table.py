@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from pauc.reporting import read_scores
 
-pd = pytest.importorskip("pandas", reason="reads the files a second time")
-
 PLAIN = "id,label,score_a,score_b,site\n7,0,0.5,-1,x\n8,1,2.5,inf,y\n9,,1e-3,3,x\n"
 
 
@@ -82,6 +80,7 @@ names = st.text('abc,;"\n é', min_size=1, max_size=5)
     st.sampled_from(["csv", "parquet"]),
 )
 def test_a_file_gives_what_pandas_wrote(tmp_path, rows, kind) -> None:
+    pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(rows, columns=["label", "score", "group"])
     path = tmp_path / f"s.{kind}"
     if kind == "csv":
@@ -97,6 +96,7 @@ def test_a_file_gives_what_pandas_wrote(tmp_path, rows, kind) -> None:
 
 def test_parquet_has_nulls_and_types_of_its_own(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
+    pd = pytest.importorskip("pandas")
     path = tmp_path / "s.parquet"
     frame = pd.DataFrame({"y": [True, None, False], "prob": [1, 2, 3], "g": [5, None, 7]})
     frame.to_parquet(path)
