@@ -10,6 +10,8 @@ import re
 import pauc
 import pauc.metrics
 from pauc.modules.base import QueuedLoss
+import pauc.monitor
+import pauc.reporting
 
 # Public classes say that they live in `pauc`, for the sake of pickles. Their source, from which
 # Sphinx takes the order of members and the comments beside fields, is in the file that defines
@@ -20,6 +22,10 @@ for name, home in pauc._HOME.items():
 pauc.metrics.ROCBand.__module__ = "pauc.metrics.roc"
 # What TorchScript reads in place of a call is not what is documented.
 del QueuedLoss.forward.__wrapped__
+for cls in (pauc.monitor.MonitorConfig, pauc.monitor.MonitorState, pauc.monitor.MonitorStatus):
+    cls.__module__ = "pauc.monitor.step"
+pauc.reporting.Report.__module__ = "pauc.reporting.report"
+pauc.reporting.ScoreTable.__module__ = "pauc.reporting.table"
 
 project = "pauc"
 version = release = pauc.__version__

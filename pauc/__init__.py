@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BandEdges",
     "BandSampler",
+    "FPRMonitor",
     "OperatingPoint",
     "PAUCAtBudgetLoss",
     "PAUCConfig",
@@ -34,6 +35,7 @@ __all__ = [
     "init_queue",
     "intervals",
     "metrics",
+    "monitor",
     "pairwise_pauc",
     "pauc_loss_fn",
     "pauc_loss_terms",
@@ -41,6 +43,8 @@ __all__ = [
     "recall_at_quantile_loss_fn",
     "recall_at_quantile_terms",
     "recommend_queue_size",
+    "report",
+    "reporting",
     "resize_queue",
     "robust_scale",
     "schedule_at",
@@ -56,7 +60,16 @@ __all__ = [
 # so that an evaluation with `pauc.metrics` does not wait for the losses to load. The two branches
 # exclude each other: a type checker that saw `__getattr__` would accept any misspelt name.
 if TYPE_CHECKING:
-    from pauc import boosting, distributed, functional, intervals, metrics, thresholds
+    from pauc import (
+        boosting,
+        distributed,
+        functional,
+        intervals,
+        metrics,
+        monitor,
+        reporting,
+        thresholds,
+    )
     from pauc import plot as plot
     from pauc import torchmetrics as torchmetrics
     from pauc.backends import show_config
@@ -84,12 +97,23 @@ if TYPE_CHECKING:
     from pauc.modules.companions import RecallAtQuantileLoss, SmoothAPLoss
     from pauc.modules.partial_auc import PAUCAtBudgetLoss
     from pauc.modules.schedule import PAUCSchedule, ScheduleConfig, ScheduleValues, schedule_at
+    from pauc.monitor.fpr import FPRMonitor
     from pauc.presets import recommend_queue_size
+    from pauc.reporting.report import report
     from pauc.sampling.sampler import BandSampler
     from pauc.thresholds import OperatingPoint, select_threshold
 else:
     _NEED_AN_EXTRA = ("plot", "torchmetrics")
-    _SUBMODULES = {"boosting", "distributed", "functional", "intervals", "metrics", "thresholds"}
+    _SUBMODULES = {
+        "boosting",
+        "distributed",
+        "functional",
+        "intervals",
+        "metrics",
+        "monitor",
+        "reporting",
+        "thresholds",
+    }
     _SUBMODULES.update(_NEED_AN_EXTRA)
     _NAMES_OF = {
         "pauc.backends": ("show_config",),
@@ -122,7 +146,9 @@ else:
             "ScheduleValues",
             "schedule_at",
         ),
+        "pauc.monitor.fpr": ("FPRMonitor",),
         "pauc.presets": ("recommend_queue_size",),
+        "pauc.reporting.report": ("report",),
         "pauc.sampling.sampler": ("BandSampler",),
         "pauc.thresholds": ("OperatingPoint", "select_threshold"),
     }

@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pauc import PAUCAtBudgetLoss, band_edges
+from pauc import FPRMonitor, PAUCAtBudgetLoss, band_edges
+from pauc.intervals import tpr_at_fpr_interval
 from pauc.metrics import tpr_at_fpr
 
 matplotlib.use("Agg")
@@ -105,15 +106,116 @@ def test_models_differ_in_colour_and_dash_and_colours_are_those_of_okabe_and_ito
     assert len(drawn) == 2
 
 
-def test_an_interval_is_a_ribbon_in_the_colour_of_its_curve():
+def test_a_confidence_is_a_ribbon_in_the_colour_of_its_curve():
     scores, targets = rows_like()
-    at, low, high = torch.tensor([0.01, 0.05]), np.array([0.2, 0.4]), [0.5, 0.8]
-    ax = plot.roc({"a": scores, "b": scores}, targets, 0.05, intervals={"b": (at, low, high)})
-    (ribbon,) = ax.collections
-    corners = {tuple(np.round(point, 6)) for point in ribbon.get_paths()[0].vertices}
-    assert corners == {(0.01, 0.2), (0.05, 0.4), (0.05, 0.8), (0.01, 0.5)}
-    colour = matplotlib.colors.to_hex(ribbon.get_facecolor()[0]).upper()
-    assert colour == ax.get_lines()[2].get_color()
+    ax = plot.roc({"a": scores, "b": -scores}, targets, 0.05, confidence=0.9)
+    assert len(ax.collections) == 2
+    for ribbon, curve in zip(ax.collections, ax.get_lines()[::2], strict=True):
+        assert matplotlib.colors.to_hex(ribbon.get_facecolor()[0]).upper() == curve.get_color()
+    corners = np.asarray(ax.collections[0].get_paths()[0].vertices)
+    at = np.unique(corners[:, 0])
+    assert at[[0, -1]] == pytest.approx([1 / 2000, 1])
+    middle = at[len(at) // 2]
+    ends = np.unique(corners[corners[:, 0] == middle, 1])
+    slow = tpr_at_fpr_interval(scores, targets, float(middle), confidence=0.9)
+    assert ends == pytest.approx([float(slow.low), float(slow.high)], abs=0.03)
+    assert not plot.roc(scores, targets, 0.05).collections
+
+
+def classes_like(rows=600):
+    g = torch.Generator().manual_seed(1)
+    targets = torch.arange(rows) % 3
+    scores = torch.randn(rows, 3, generator=g) + 2 * torch.nn.functional.one_hot(targets, 3)
+    return scores, targets
+
+
+def test_each_class_against_all_others_has_a_curve():
+    scores, targets = classes_like()
+    targets[5] = -100
+    names = ["cat", "dog", "cow"]
+    ax = plot.roc(scores, targets, 0.1, class_names=names)
+    shown = [text.split(":")[0] for text in legend_of(ax)[1:]]
+    assert shown == names
+    kept = targets != -100
+    for c, curve in enumerate(ax.get_lines()[::2]):
+        tpr = tpr_at_fpr(scores[kept, c], (targets[kept] == c).long(), 0.1)
+        assert height_at(curve, 0.1) == pytest.approx(float(tpr))
+    one_hot = torch.nn.functional.one_hot(targets.clamp(min=0), 3)
+    one_hot[5] = -100
+    same = plot.roc({"m": scores}, one_hot, 0.1)
+    assert [t.split(":")[0] for t in legend_of(same)[1:]] == [f"m, class {c}" for c in range(3)]
+    for one, other in zip(ax.get_lines(), same.get_lines(), strict=True):
+        assert np.array_equal(one.get_ydata(), other.get_ydata())
+
+
+def test_a_class_without_positives_is_left_out_with_a_warning():
+    scores, targets = classes_like()
+    targets[targets == 1] = 0
+    with pytest.warns(UserWarning, match="not drawn, without both classes: class 1"):
+        ax = plot.roc(scores, targets, 0.1)
+    assert [text.split(":")[0] for text in legend_of(ax)[1:]] == ["class 0", "class 2"]
+    with pytest.warns(UserWarning, match="class 1"):
+        figure = plot.classes(scores, targets, 0.1, thresholds=[1, 2, 3])
+    assert [ax.get_title() for ax in figure.axes] == ["class 0", "class 2"]
+    assert legend_of(figure.axes[1])[-1].startswith("threshold 3: FPR")
+
+
+def test_thresholds_are_lines_with_what_they_do():
+    scores, targets = rows_like(ties=True)
+    ax = plot.score_histogram(scores, targets, 0.05, thresholds={"shipped": 2.0, "next": 2.5})
+    lines = {line.get_label(): line.get_xdata()[0] for line in ax.get_lines()[2:]}
+    for (label, at), (name, value) in zip(
+        lines.items(), {"shipped": 2.0, "next": 2.5}.items(), strict=True
+    ):
+        fpr, tpr = (float((scores[targets == c] > value).double().mean()) for c in (0, 1))
+        assert (label, at) == (f"{name} {value:g}: FPR {fpr:.3g}, TPR {tpr:.3g}", value)
+
+
+def test_classes_stand_side_by_side():
+    scores, targets = classes_like()
+    figure = plot.classes(scores, targets, 0.1, class_names=["a", "b", "c"], bins=20)
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b", "c"]
+    for c, ax in enumerate(figure.axes):
+        alone = plot.score_histogram(scores[:, c], (targets == c).long(), 0.1, bins=20)
+        assert legend_of(ax) == legend_of(alone)
+        for one, other in zip(ax.patches[1:], alone.patches[1:], strict=True):
+            assert np.array_equal(one.get_xy(), other.get_xy())
+
+
+def test_a_dashboard_has_every_diagnostic_once():
+    loss_fn = PAUCAtBudgetLoss(2, beta=0.5, queue_size=64)
+    torch.manual_seed(0)
+    history = [
+        loss_fn(torch.randn(40, 2), torch.arange(40) % 2, return_diagnostics=True)[1]
+        for _ in range(3)
+    ]
+    figure = plot.dashboard(history, class_index=1, beta=0.5, steps=[5, 6, 7])
+    drawn = [line.get_label() for ax in figure.axes for line in ax.get_lines()]
+    named = [label for label in drawn if label in history[0]]
+    assert sorted(named) == sorted(["t_alpha", "t_beta", *set(history[0]) - {"t_alpha", "t_beta"}])
+    assert [ax.get_lines()[0].get_xdata().tolist() for ax in figure.axes] == [[5, 6, 7]] * len(
+        figure.axes
+    )
+    for ax in figure.axes:
+        key = ax.get_lines()[0].get_label()
+        values = [float(entry[key][1]) for entry in history]
+        assert ax.get_lines()[0].get_ydata() == pytest.approx(values, nan_ok=True)
+
+
+def test_monitoring_draws_rate_interval_budget_and_alarm():
+    monitor, history = FPRMonitor(0.01, window=2000), []
+    for alerts in (9, 12, 8, 60, 70):
+        monitor.update(alerts, 1000)
+        history.append(monitor.status())
+    ax = plot.monitoring(history, 0.01)
+    rate = ax.get_lines()[0]
+    assert rate.get_xdata().tolist() == [1000, 2000, 3000, 4000, 5000]
+    assert rate.get_ydata().tolist() == [status.estimate for status in history]
+    corners = {tuple(point) for point in ax.collections[0].get_paths()[0].vertices}
+    assert {(s.rows, end) for s in history for end in (s.low, s.high)} <= corners
+    assert legend_of(ax)[2:] == ["budget 0.01", "alarm after 4,000 rows"]
+    assert 0.01 < ax.get_ylim()[1] < 0.2
+    assert legend_of(plot.monitoring(history[:1], 0.01))[2:] == ["budget 0.01"]
 
 
 def test_ignored_rows_change_no_picture():
@@ -211,7 +313,21 @@ SCORES, TARGETS = rows_like()
     [
         (lambda: plot.roc({}, TARGETS, 0.05), "scores must hold at least one model"),
         (lambda: plot.roc(SCORES, TARGETS, 0.0), "alpha and beta"),
-        (lambda: plot.roc(SCORES, TARGETS, 0.1, intervals={"x": ((), (), ())}), "got \\['x'\\]"),
+        (lambda: plot.roc(SCORES, TARGETS, 0.1, confidence=1), "confidence must be above 0"),
+        (lambda: plot.roc(SCORES[:, None].expand(-1, 2), TARGETS, 0.1, class_names="a"), "be 2 na"),
+        (
+            lambda: plot.roc(SCORES[:, None].expand(-1, 2), TARGETS + 1, 0.1),
+            "targets must be whole",
+        ),
+        (lambda: plot.score_histogram(SCORES.expand(2, -1).T, TARGETS, 0.1), "see pauc.plot.cl"),
+        (lambda: plot.classes(SCORES, TARGETS, 0.1), "see pauc.plot.score_histogram"),
+        (
+            lambda: plot.classes(SCORES.expand(2, -1).T, TARGETS, 0.1, thresholds=[1]),
+            "be 2 numbers",
+        ),
+        (lambda: plot.dashboard([]), "at least one entry, got none"),
+        (lambda: plot.dashboard([{"a": 1}, {"b": 1}]), "a key that all entries share"),
+        (lambda: plot.monitoring([], 0.1), "at least one entry, got none"),
         (lambda: plot.roc(SCORES, TARGETS * 0, 0.1), "both classes"),
         (lambda: plot.score_histogram(SCORES, TARGETS, 0.1, bins=0), "bins must be an integer"),
         (lambda: plot.score_histogram(SCORES / 0, TARGETS, 0.1), "scores must be finite"),

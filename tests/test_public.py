@@ -20,7 +20,16 @@ from pauc.intervals import Interval, wilson_interval
 
 WITH_EXTRAS = ["plot", "torchmetrics"]
 CLASSES = [name for name in pauc.__all__ if name[0].isupper()]
-SUBMODULES = ["boosting", "distributed", "functional", "intervals", "metrics", "thresholds"]
+SUBMODULES = [
+    "boosting",
+    "distributed",
+    "functional",
+    "intervals",
+    "metrics",
+    "monitor",
+    "reporting",
+    "thresholds",
+]
 
 
 def run(script: str) -> str:
@@ -126,11 +135,11 @@ def test_type_checkers_and_the_interpreter_know_the_same_names_from_the_same_mod
 def test_metrics_load_no_loss() -> None:
     script = """
 import sys
-import pauc.metrics, pauc.intervals, pauc.thresholds
+import pauc.metrics, pauc.intervals, pauc.thresholds, pauc.monitor
 print(*sorted(name for name in sys.modules if name.startswith("pauc.")))
 """
     loaded = {name.split(".")[1] for name in run(script).split()}
-    assert loaded == {"_public", "checks", "intervals", "metrics", "thresholds"}
+    assert loaded == {"_public", "checks", "intervals", "metrics", "monitor", "thresholds"}
 
 
 @pytest.mark.slow

@@ -110,6 +110,9 @@ def test_every_option_and_example_that_the_pages_name_is_there():
         *inspect.signature(PAUCAtBudgetLoss.forward).parameters,
         *inspect.signature(plot.roc).parameters,
         *inspect.signature(pauc.boosting.BandObjective).parameters,
+        *inspect.signature(pauc.select_threshold).parameters,
+        *inspect.signature(pauc.FPRMonitor).parameters,
+        *inspect.signature(pauc.monitor.alert_share).parameters,
         *OF_OTHERS,
     }
     named = named_keywords(text)
