@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pauc.arrays import ArrayLike, as_tensor
 from pauc.checks import check_band, check_int
 from pauc.core.band import band_edges
 from pauc.metrics.roc import roc_curve_in_band, tpr_at_fpr
@@ -54,8 +55,8 @@ History = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 
 
 def roc(
-    scores: Tensor | Mapping[str, Tensor],
-    targets: Tensor,
+    scores: ArrayLike | Mapping[str, ArrayLike],
+    targets: ArrayLike,
     beta: float,
     *,
     alpha: float = 0.0,
@@ -71,8 +72,9 @@ def roc(
     axis begins at the FPR of a single false alarm, or at a tenth of ``beta`` if that is less.
 
     Args:
-        scores: ``[N]`` or ``[N, 1]``, any real dtype; or a mapping from names to such tensors.
-        targets: ``[N]`` or ``[N, 1]`` of 0 and 1.
+        scores: ``[N]`` or ``[N, 1]``, a tensor, an array, a column of a data frame or a list; or a
+            mapping from names to such scores.
+        targets: ``[N]`` or ``[N, 1]`` of 0 and 1, likewise.
         alpha, beta: edges of the band as FPR, ``0 <= alpha < beta <= 1``.
         intervals: a mapping from names in ``scores`` (``"model"`` if that is one tensor) to three
             sequences ``[K]``: FPRs, and the lower and the upper end of an interval for the TPR at
@@ -86,7 +88,9 @@ def roc(
             ``scores``.
     """
     check_band(alpha, beta)
-    models = scores if isinstance(scores, Mapping) else {"model": scores}
+    named = scores if isinstance(scores, Mapping) else {"model": scores}
+    models = {name: as_tensor(own, "scores").cpu() for name, own in named.items()}
+    targets = as_tensor(targets, "targets").cpu()
     intervals = intervals or {}
     unknown = sorted(set(intervals) - set(models))
     if not models or unknown:
@@ -122,8 +126,8 @@ def roc(
 
 
 def score_histogram(
-    scores: Tensor,
-    targets: Tensor,
+    scores: ArrayLike,
+    targets: ArrayLike,
     beta: float,
     *,
     alpha: float = 0.0,
@@ -138,8 +142,9 @@ def score_histogram(
     the quantiles of the negatives that the loss would use, see :func:`pauc.band_edges`.
 
     Args:
-        scores: ``[N]`` or ``[N, 1]``, any real dtype, finite.
-        targets: ``[N]`` or ``[N, 1]`` of 0 and 1, both present.
+        scores: ``[N]`` or ``[N, 1]``, finite; a tensor, an array, a column of a data frame or a
+            list.
+        targets: ``[N]`` or ``[N, 1]`` of 0 and 1, both present, likewise.
         alpha, beta: edges of the band as FPR, ``0 <= alpha < beta <= 1``.
         bins: how many bins, over the range of both classes.
         ignore_index: target of the rows to drop.
@@ -150,8 +155,9 @@ def score_histogram(
             finite, or a number of bins below 1.
     """
     check_int("bins", bins, 1)
+    scores, targets = as_tensor(scores, "scores"), as_tensor(targets, "targets")
     roc_curve_in_band(scores, targets, alpha, beta, ignore_index=ignore_index)  # for its checks
-    scores, targets = scores.detach().reshape(-1).double().cpu(), targets.reshape(-1).cpu()
+    scores, targets = scores.reshape(-1).double().cpu(), targets.reshape(-1).cpu()
     kept = targets != ignore_index
     scores, positive = scores[kept], targets[kept] == 1
     if not bool(scores.isfinite().all()):

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 from torch import Tensor
 
-from pauc import intervals
 from pauc.intervals import (
     Interval,
     bootstrap_interval,
     partial_auc_interval,
+    resamples,
     tpr_at_fpr_interval,
     wilson_interval,
 )
@@ -203,7 +203,7 @@ def test_the_fast_path_equals_the_metric_on_every_resample(
 def test_chunks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, targets = sample()
     whole = tpr_at_fpr_interval(scores, targets, [0.1, 0.2])
-    monkeypatch.setattr(intervals, "_CHUNK", 1000)
+    monkeypatch.setattr(resamples, "_CHUNK", 1000)
     assert lists(tpr_at_fpr_interval(scores, targets, [0.1, 0.2])) == lists(whole)
 
 
@@ -219,7 +219,7 @@ def test_resamples_keep_the_number_of_rows_of_each_class_and_reach_every_row() -
 
     bootstrap_interval(metric, scores, targets, n_resamples=400)
     assert len(seen) == 401
-    counts = torch.cat(seen[:-1]).long().bincount(minlength=40)
+    counts = torch.cat(seen[1:]).long().bincount(minlength=40)
     # 16,000 draws, 400 of each row on average: 6 standard deviations are 120.
     assert counts.min() > 280
     assert counts.max() < 520
@@ -230,7 +230,7 @@ def test_the_ends_are_the_ranks_that_the_docstring_names() -> None:
     # 0.05 of 200 is 10: the 10th smallest and the 10th largest of 0 to 198.
     scores, targets = torch.arange(4.0), torch.tensor([0, 1, 0, 1])
     drawn = [next(values) for _ in range(200)]
-    calls = iter(drawn[1:] + drawn[:1])
+    calls = iter(drawn)
     found = bootstrap_interval(
         lambda _s, _t: torch.tensor(next(calls)), scores, targets, confidence=0.9, n_resamples=199
     )
@@ -316,7 +316,8 @@ def test_wilson_equals_scipy(hits: int, trials: int, confidence: float) -> None:
     found = wilson_interval(hits, trials, confidence=confidence)
     expected = binomtest(hits, trials).proportion_ci(confidence, method="wilson")
     assert found.estimate == hits / trials
-    assert lists(found)[1:] == pytest.approx([expected.low, expected.high], abs=1e-12)
+    assert all(isinstance(part, float) for part in found)
+    assert found[1:] == pytest.approx([expected.low, expected.high], abs=1e-12)
     assert 0 <= found.low <= found.estimate <= found.high <= 1
 
 
@@ -377,9 +378,9 @@ every_entry = pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 @pytest.mark.parametrize(
     ("error", "message", "scores", "targets"),
     [
-        (TypeError, r"scores must be a torch\.Tensor", [1.0], TARGETS),
-        (TypeError, r"targets must be a torch\.Tensor", SCORES, None),
-        (ValueError, r"same number of rows, got 3 and 4", SCORES[1:], TARGETS),
+        (TypeError, r"scores must be a tensor, an array or a seq", ["a"], TARGETS),
+        (TypeError, r"targets must be a tensor, an array or a seq", SCORES, None),
+        (ValueError, r"same number of rows, got \[?3", SCORES[1:], TARGETS),
         (ValueError, r"targets must be 0, 1 or ignore_index", SCORES, TARGETS * 2),
         (ValueError, r"scores must not be nan", SCORES * math.nan, TARGETS),
         (ValueError, r"both classes .* got 4 pos", SCORES, TARGETS * 0 + 1),
@@ -420,7 +421,7 @@ def test_bad_resamples_and_seeds(entry: Any) -> None:
 
 
 def test_other_bad_arguments() -> None:
-    with pytest.raises(TypeError, match=r"scores must be a torch\.Tensor of rows, got tensor"):
+    with pytest.raises(ValueError, match=r"scores must be \[N, \.\.\.\] .* got \[\] and \[4\]"):
         bootstrap_interval(partial_auc, SCORES[0], TARGETS)
     with pytest.raises(ValueError, match=r"at least 2 positives and 2 negatives, got 1 and 2"):
         partial_auc_interval(SCORES[1:], TARGETS[1:])

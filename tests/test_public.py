@@ -130,7 +130,7 @@ import pauc.metrics, pauc.intervals, pauc.thresholds
 print(*sorted(name for name in sys.modules if name.startswith("pauc.")))
 """
     loaded = {name.split(".")[1] for name in run(script).split()}
-    assert loaded == {"_public", "checks", "intervals", "metrics", "thresholds"}
+    assert loaded == {"_public", "arrays", "checks", "intervals", "metrics", "thresholds"}
 
 
 @pytest.mark.slow
@@ -214,12 +214,12 @@ def test_results_of_submodules_are_pickled_under_these() -> None:
     ):
         assert address in pickle.dumps(result, protocol=0)
         again = pickle.loads(pickle.dumps(result))
-        assert [part.tolist() for part in again] == [part.tolist() for part in result]
+        assert all(torch.equal(*map(torch.as_tensor, p)) for p in zip(again, result, strict=True))
 
 
 @pytest.mark.parametrize("cls", [metrics.ROCBand, Interval], ids=lambda cls: cls.__name__)
 def test_fields_keep_their_types(cls: type) -> None:
-    assert set(get_type_hints(cls).values()) == {torch.Tensor}
+    assert set(get_type_hints(cls).values()) == {Any}
 
 
 @pytest.mark.parametrize(
