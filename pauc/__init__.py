@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Without `plot` and `torchmetrics`: `from pauc import *` must not fail where an extra is missing.
+# Without `plot`, `sklearn` and `torchmetrics`: `from pauc import *` must not fail where an extra is
+# missing.
 __all__ = [
     "BandEdges",
     "BandSampler",
@@ -57,6 +58,7 @@ __all__ = [
 if TYPE_CHECKING:
     from pauc import distributed, functional, intervals, metrics, thresholds
     from pauc import plot as plot
+    from pauc import sklearn as sklearn
     from pauc import torchmetrics as torchmetrics
     from pauc.backends import show_config
     from pauc.config import (
@@ -87,7 +89,7 @@ if TYPE_CHECKING:
     from pauc.sampling.sampler import BandSampler
     from pauc.thresholds import OperatingPoint, select_threshold
 else:
-    _NEED_AN_EXTRA = ("plot", "torchmetrics")
+    _NEED_AN_EXTRA = ("plot", "sklearn", "torchmetrics")
     _SUBMODULES = {"distributed", "functional", "intervals", "metrics", "thresholds"}
     _SUBMODULES.update(_NEED_AN_EXTRA)
     _NAMES_OF = {

@@ -18,7 +18,7 @@ from pauc import metrics
 from pauc._public import public_in
 from pauc.intervals import Interval, wilson_interval
 
-WITH_EXTRAS = ["plot", "torchmetrics"]
+WITH_EXTRAS = ["plot", "sklearn", "torchmetrics"]
 CLASSES = [name for name in pauc.__all__ if name[0].isupper()]
 SUBMODULES = ["distributed", "functional", "intervals", "metrics", "thresholds"]
 
@@ -38,7 +38,7 @@ def run(script: str) -> str:
 def test_every_public_name_is_there_by_either_import() -> None:
     script = """
 import pauc
-for name in [*pauc.__all__, "plot", "torchmetrics"]:
+for name in [*pauc.__all__, "plot", "sklearn", "torchmetrics"]:
     first = getattr(pauc, name)
     exec(f"from pauc import {name} as second")
     assert first is second is getattr(pauc, name), name
@@ -56,7 +56,7 @@ def test_dir_shows_the_public_names_alone() -> None:
 def test_a_star_import_needs_no_extra_and_brings_every_name() -> None:
     script = """
 import sys
-sys.modules.update(matplotlib=None, torchmetrics=None)
+sys.modules.update(matplotlib=None, sklearn=None, torchmetrics=None)
 from pauc import *
 import pauc
 print(sorted(set(pauc.__all__) - set(globals())))

@@ -176,7 +176,10 @@ def _first(
 def _trials(wrong: Tensor, column: Column, members: Tensor, name: str) -> Trials:
     rows = int(members.sum())
     if rows == 0:
-        raise UndefinedError(f"targets must hold {name}, got 0 in {len(column.scores)} rows")
+        of_weight = "" if column.weight is None else " with a sample_weight above 0"
+        raise UndefinedError(
+            f"targets must hold {name}{of_weight}, got 0 in {len(column.scores)} rows"
+        )
     largest = None if column.weight is None else float(column.weight[members].max())
     return Trials(wrong, rows, largest)
 
