@@ -28,6 +28,7 @@ __all__ = [
     "SmoothAPLoss",
     "SmoothAPOptions",
     "band_edges",
+    "budgets",
     "distributed",
     "enqueue",
     "functional",
@@ -56,7 +57,7 @@ __all__ = [
 # so that an evaluation with `pauc.metrics` does not wait for the losses to load. The two branches
 # exclude each other: a type checker that saw `__getattr__` would accept any misspelt name.
 if TYPE_CHECKING:
-    from pauc import distributed, functional, intervals, metrics, thresholds
+    from pauc import budgets, distributed, functional, intervals, metrics, thresholds
     from pauc import plot as plot
     from pauc import sklearn as sklearn
     from pauc import torchmetrics as torchmetrics
@@ -90,7 +91,7 @@ if TYPE_CHECKING:
     from pauc.thresholds import OperatingPoint, select_threshold
 else:
     _NEED_AN_EXTRA = ("plot", "sklearn", "torchmetrics")
-    _SUBMODULES = {"distributed", "functional", "intervals", "metrics", "thresholds"}
+    _SUBMODULES = {"budgets", "distributed", "functional", "intervals", "metrics", "thresholds"}
     _SUBMODULES.update(_NEED_AN_EXTRA)
     _NAMES_OF = {
         "pauc.backends": ("show_config",),

@@ -20,7 +20,7 @@ from pauc.intervals import Interval, wilson_interval
 
 WITH_EXTRAS = ["plot", "sklearn", "torchmetrics"]
 CLASSES = [name for name in pauc.__all__ if name[0].isupper()]
-SUBMODULES = ["distributed", "functional", "intervals", "metrics", "thresholds"]
+SUBMODULES = ["budgets", "distributed", "functional", "intervals", "metrics", "thresholds"]
 
 
 def run(script: str) -> str:
