@@ -8,6 +8,7 @@ import inspect
 import re
 
 import pauc
+import pauc.intervals
 import pauc.metrics
 
 # Public classes say that they live in `pauc`, for the sake of pickles. Their source, from which
@@ -17,6 +18,7 @@ for name, home in pauc._HOME.items():
     if isinstance(getattr(pauc, name), type):
         getattr(pauc, name).__module__ = home
 pauc.metrics.ROCBand.__module__ = "pauc.metrics.roc"
+pauc.intervals.Interval.__module__ = "pauc.intervals.interval"
 
 project = "pauc"
 version = release = pauc.__version__
@@ -38,9 +40,9 @@ napoleon_numpy_docstring = False
 napoleon_use_param = False  # "alpha, beta: ..." is two names, not a type and a name
 nitpick_ignore_regex = [
     # Names of other projects, whose pages a build without a network cannot look up.
-    ("py:.*", r"(torch|torchmetrics|matplotlib|numpy)\..*"),
+    ("py:.*", r"(torch|torchmetrics|matplotlib|numpy|sklearn)\..*"),
     # Private modules of this one: a docstring may name them for whoever reads the source.
-    ("py:.*", r"pauc\.(backends|checks|config|core|modules|native|pairs|sampling)\b.*"),
+    ("py:.*", r"pauc\.(arrays|backends|checks|config|core|modules|native|pairs|sampling)\b.*"),
     (
         "py:.*",
         r"pauc\.distributed\.(agreement|gather|opposite|packing|quantiles|ranks|sharded)\b.*",

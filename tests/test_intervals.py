@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from statistics import NormalDist, variance
 from typing import Any
@@ -18,12 +19,13 @@ from torch import Tensor
 from pauc.intervals import (
     Interval,
     bootstrap_interval,
+    fpr_at_tpr_interval,
     partial_auc_interval,
     resamples,
     tpr_at_fpr_interval,
     wilson_interval,
 )
-from pauc.metrics import coverage_at_budget, partial_auc, tpr_at_fpr
+from pauc.metrics import coverage_at_budget, fpr_at_tpr, partial_auc, tpr_at_fpr
 
 examples = settings(max_examples=settings().max_examples // 3)
 Rows = tuple[list[float], list[int]]
@@ -191,13 +193,21 @@ def test_a_ranking_without_mistakes_has_a_point() -> None:
 @examples
 @given(any_rows, st.lists(st.integers(0, 20).map(lambda k: k / 20), max_size=4), st.integers(0))
 def test_the_fast_path_equals_the_metric_on_every_resample(
-    rows: Rows, fpr: list[float], seed: int
+    rows: Rows, rates: list[float], seed: int
 ) -> None:
     options = {"n_resamples": 50, "confidence": 0.9, "seed": seed % 2**40}
-    fast = tpr_at_fpr_interval(*tensors(rows), fpr, **options)
-    slow = bootstrap_interval(lambda s, t: tpr_at_fpr(s, t, fpr), *tensors(rows), **options)
-    assert lists(fast) == lists(slow)
-    assert fast.estimate.shape == (len(fpr),)
+    for interval, metric in (
+        (tpr_at_fpr_interval, tpr_at_fpr),
+        (fpr_at_tpr_interval, fpr_at_tpr),
+    ):
+        fast = interval(*tensors(rows), rates, **options)
+        slow = bootstrap_interval(partial(_read, metric, rates), *tensors(rows), **options)
+        assert lists(fast) == lists(slow)
+        assert fast.estimate.shape == (len(rates),)
+
+
+def _read(metric: Any, rates: list[float], scores: Tensor, targets: Tensor) -> Tensor:
+    return metric(scores, targets, rates)
 
 
 def test_chunks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,11 +306,14 @@ def test_the_intervals_hold_the_truth() -> None:
     mean_tpr = sum(tpr(FPR * (k + 0.5) / 2000) for k in range(2000)) / 2000
     targets = (torch.arange(1050) < 50).long()
     generator = torch.Generator().manual_seed(0)
-    held = {"tpr": 0, "pauc": 0}
+    held = {"tpr": 0, "pauc": 0, "fpr": 0}
+    fpr = 1 - normal.cdf(normal.inv_cdf(1 - 0.8) + SHIFT)  # at a TPR of 0.8
     for _ in range(SAMPLES):
         scores = torch.randn(1050, generator=generator) + SHIFT * targets
         found = tpr_at_fpr_interval(scores, targets, FPR, n_resamples=199, seed=generator)
         held["tpr"] += bool(found.low <= tpr(FPR) <= found.high)
+        found = fpr_at_tpr_interval(scores, targets, 0.8, n_resamples=199, seed=generator)
+        held["fpr"] += bool(found.low <= fpr <= found.high)
         found = partial_auc_interval(scores, targets, beta=FPR)
         held["pauc"] += bool(found.low <= mean_tpr <= found.high)
     for count in held.values():
@@ -369,6 +382,7 @@ SCORES, TARGETS = torch.tensor([3.0, 2, 1, 0]), torch.tensor([1, 0, 1, 0])
 ENTRIES = {
     "bootstrap": lambda *rows, **options: bootstrap_interval(partial_auc, *rows, **options),
     "tpr": lambda *rows, **options: tpr_at_fpr_interval(*rows, 0.5, **options),
+    "fpr": lambda *rows, **options: fpr_at_tpr_interval(*rows, 0.5, **options),
     "pauc": partial_auc_interval,
 }
 every_entry = pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)

@@ -148,7 +148,7 @@ def test_a_precision_is_tested_at_few_numbers_of_alerts_each_for_its_part() -> N
     sizes, size = [], math.log(0.05) / math.log(0.8)
     while size < 3000:
         sizes.append(math.ceil(size))
-        size = max(1.25 * size, sizes[-1] + 1)
+        size = max(1.15 * size, sizes[-1] + 1)
     ordered = targets[scores.argsort(descending=True)]
     passed = [
         m for m in sizes if binom.cdf(int((ordered[:m] == 0).sum()), m, 0.2) <= 0.05 / len(sizes)

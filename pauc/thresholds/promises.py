@@ -27,7 +27,7 @@ _SLACK = 1e-9
 
 # A precision is tested at some numbers of alerts, each by this factor above the one before. Fewer
 # tests ask less of each, but lie further from the largest number that would pass.
-_STEP = 1.25
+_STEP = 1.15
 
 
 class Trials(NamedTuple):

@@ -73,7 +73,7 @@ def select_threshold(
       positives. Both FPR and share fall as the threshold rises: the higher of their two thresholds
       keeps both at the same confidence.
     - Precision: it need not rise with the threshold. It is tested by the same binomial tail at
-      numbers of alerts that lie a quarter apart, each at ``1 - confidence`` divided by the number
+      numbers of alerts that lie 15 % apart, each at ``1 - confidence`` divided by the number
       of tests (Angelopoulos et al. 2021, learn then test, with Bonferroni's correction).
     - FPR or share, precision, and TPR each take an equal part of ``1 - confidence``.
 

@@ -25,8 +25,8 @@ from pauc import plot
 README = ROOT / "README.md"
 PARAMETERS = ROOT / "docs" / "parameters.md"
 
-# Options of torch that the pages name.
-OF_TORCH = {"create_graph", "fullgraph"}
+# Options of torch and of scikit-learn that the pages name.
+OF_OTHERS = {"create_graph", "fullgraph", "scoring"}
 
 
 def named_keywords(text: str) -> set[str]:
@@ -98,7 +98,9 @@ def test_every_option_and_example_that_the_pages_name_is_there():
         *inspect.signature(pauc.metrics.partial_auc).parameters,
         *inspect.signature(PAUCAtBudgetLoss.forward).parameters,
         *inspect.signature(plot.roc).parameters,
-        *OF_TORCH,
+        *inspect.signature(pauc.torchmetrics.TPRAtFPR).parameters,
+        *inspect.signature(pauc.sklearn.BudgetClassifier).parameters,
+        *OF_OTHERS,
     }
     named = named_keywords(text)
     assert len(named) > 20
