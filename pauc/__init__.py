@@ -88,7 +88,8 @@ if TYPE_CHECKING:
     from pauc.modules.schedule import PAUCSchedule, ScheduleConfig, ScheduleValues, schedule_at
     from pauc.presets import recommend_queue_size
     from pauc.sampling.sampler import BandSampler
-    from pauc.thresholds import OperatingPoint, select_threshold
+    from pauc.thresholds.point import OperatingPoint
+    from pauc.thresholds.select import select_threshold
 else:
     _NEED_AN_EXTRA = ("plot", "sklearn", "torchmetrics")
     _SUBMODULES = {"budgets", "distributed", "functional", "intervals", "metrics", "thresholds"}
@@ -126,7 +127,8 @@ else:
         ),
         "pauc.presets": ("recommend_queue_size",),
         "pauc.sampling.sampler": ("BandSampler",),
-        "pauc.thresholds": ("OperatingPoint", "select_threshold"),
+        "pauc.thresholds.point": ("OperatingPoint",),
+        "pauc.thresholds.select": ("select_threshold",),
     }
     _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 

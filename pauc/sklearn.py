@@ -113,7 +113,6 @@ class BudgetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         estimator_: the fitted classifier.
         operating_point_: the :class:`pauc.OperatingPoint`, its rates on the rows of the choice.
         threshold_: its threshold, of the scores of ``estimator_`` for the positive label.
-        classes_: ``[2]``, the labels, sorted.
     """
 
     def __init__(
