@@ -217,6 +217,15 @@ def test_scores_that_bins_hold_exactly_are_counted_exactly(name: str) -> None:
     assert not exact.error_bound().any()
 
 
+def test_the_stated_error_is_reached_where_a_bin_hides_most() -> None:
+    scores, targets = torch.tensor([1.0, 1.001, 0.5]), torch.tensor([0, 1, 0])
+    area, rate = PartialAUC(0.0, 0.5, bits=12), TPRAtFPR(0.0, bits=12)
+    for metric in (area, rate):
+        metric.update(scores, targets)
+    assert (area.compute().item(), area.error_bound().item()) == (0.5, 0.5)  # the exact one is 1
+    assert (rate.compute().item(), rate.error_bound().item()) == (0, 1)
+
+
 def test_more_bits_state_less_error() -> None:
     generator = torch.Generator().manual_seed(0)
     targets = (torch.rand(20_000, generator=generator) < 0.1).long()

@@ -85,6 +85,16 @@ def test_only_the_ratio_of_weights_counts(rows: list[tuple[float, int, int]], fa
         assert own == pytest.approx(other, nan_ok=True, rel=1e-9, abs=1e-12)
 
 
+def test_the_rounding_of_a_long_sum_of_weights_loses_no_row() -> None:
+    """The sum of 100,000 times 0.1 is off by a thousand rounding steps."""
+    scores, targets = torch.arange(200_000.0), torch.arange(200_000) % 2
+    weight = torch.full((200_000,), 0.1, dtype=torch.float64)
+    budgets = [0.0001, 0.29, 0.57, 0.9]
+    for metric in (tpr_at_fpr, fpr_at_tpr, coverage_at_budget):
+        found = metric(scores, targets, budgets, sample_weight=weight)
+        torch.testing.assert_close(found, metric(scores, targets, budgets), rtol=0, atol=1e-9)
+
+
 @examples
 @given(rows_with_weights)
 def test_a_row_of_no_weight_is_as_good_as_absent(rows: list[tuple[float, int, int]]) -> None:
