@@ -21,10 +21,11 @@ try:
     from sklearn import get_config
     from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
     from sklearn.metrics import make_scorer
-    from sklearn.model_selection import StratifiedShuffleSplit, cross_val_predict
+    from sklearn.model_selection import StratifiedShuffleSplit, check_cv
     from sklearn.utils import get_tags, indexable
     from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
     from sklearn.utils.multiclass import type_of_target
+    from sklearn.utils.parallel import Parallel, delayed
     from sklearn.utils.validation import check_is_fitted, column_or_1d
 except ImportError as error:
     raise ImportError(
@@ -190,7 +191,7 @@ class BudgetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def decision_function(self, X: Any) -> Any:
         """Return ``[N]`` float64: scores less the threshold, at least 0 where positive."""
         check_is_fitted(self, "estimator_")
-        scores = self._scores_of(getattr(self.estimator_, self._response())(X))
+        scores = self._scores_of(self.estimator_, X)
         return scores.astype(np.float64) - self.threshold_
 
     def predict(self, X: Any) -> Any:
@@ -213,31 +214,46 @@ class BudgetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _fit_and_score(self, X: Any, y: Any, params: dict[str, Any]) -> tuple[Any, Any]:
         """Set ``estimator_``; return scores of rows it has not seen, and the numbers of these."""
+        self._response()  # an error comes before anything is fitted
         every = np.arange(len(y))
         if isinstance(self.cv, str) and self.cv == "prefit":
             check_is_fitted(self.estimator)
             self.estimator_ = self.estimator
-            return self._scores_of(getattr(self.estimator_, self._response())(X)), every
+            return self._scores_of(self.estimator_, X), every
         self.estimator_ = clone(self.estimator)
         if isinstance(self.cv, float):
-            return self._fit_and_score_held_out(X, y, params)
+            split = StratifiedShuffleSplit(1, test_size=self.cv, random_state=self.random_state)
+            train, held_out = next(split.split(np.zeros(len(y)), y))
+            scores = self._scores_of_others(self.estimator_, X, y, params, train, held_out)
+            return scores, held_out
         if self.confidence is not None:
             raise ValueError(
                 "confidence needs scores of the classifier that is shipped, on rows that it has "
                 f"not seen: cv must be 'prefit' or a share to hold out, got {self.cv!r}"
             )
         self.estimator_.fit(X, y, **params)
-        options = {"cv": self.cv, "n_jobs": self.n_jobs, "method": self._response()}
-        found = cross_val_predict(self.estimator, X, y, params=params, **options)
-        return self._scores_of(found), every
+        return self._scores_of_folds(X, y, params), every
 
-    def _fit_and_score_held_out(self, X: Any, y: Any, params: dict[str, Any]) -> tuple[Any, Any]:
-        split = StratifiedShuffleSplit(1, test_size=self.cv, random_state=self.random_state)
-        train, held_out = next(split.split(np.zeros(len(y)), y))
+    def _scores_of_folds(self, X: Any, y: Any, params: dict[str, Any]) -> Any:
+        """Return the scores ``[N]``, each by a model of the folds that the row is not in."""
+        # Not `cross_val_predict`: it turns labels into integers, which not every classifier takes.
+        folds = list(check_cv(self.cv, y, classifier=True).split(X, y))
+        rows = np.concatenate([test for _, test in folds])
+        if not np.array_equal(np.sort(rows), np.arange(len(y))):
+            raise ValueError(f"cv must put every row into one test fold, got {self.cv!r}")
+        found = Parallel(n_jobs=self.n_jobs)(
+            delayed(self._scores_of_others)(clone(self.estimator), X, y, params, train, test)
+            for train, test in folds
+        )
+        return np.concatenate(found)[np.argsort(rows)]
+
+    def _scores_of_others(
+        self, model: Any, X: Any, y: Any, params: dict[str, Any], train: Any, test: Any
+    ) -> Any:
+        """Fit the model on some rows, and return its scores of others."""
         own = {name: _rows(value, train, len(y)) for name, value in params.items()}
-        self.estimator_.fit(_rows(X, train, len(y)), y[train], **own)
-        found = getattr(self.estimator_, self._response())(_rows(X, held_out, len(y)))
-        return self._scores_of(found), held_out
+        model.fit(_rows(X, train, len(y)), y[train], **own)
+        return self._scores_of(model, _rows(X, test, len(y)))
 
     def _response(self) -> str:
         """Return the name of the method that gives the scores."""
@@ -256,10 +272,10 @@ class BudgetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(f"pos_label must be one of {self.classes_}, got {self.pos_label!r}")
         return self.pos_label
 
-    def _scores_of(self, response: Any) -> Any:
-        """Return ``[N]``: higher for the positive label, from what the estimator answered."""
+    def _scores_of(self, model: Any, X: Any) -> Any:
+        """Return the scores ``[N]`` of a fitted model, higher for the positive label."""
         place = int(np.flatnonzero(self.classes_ == self._positive())[0])
-        response = np.asarray(response)
+        response = np.asarray(getattr(model, self._response())(X))
         if response.ndim == 2 and response.shape[1] == 2:
             return response[:, place]
         return response.reshape(-1) * (1 if place == 1 else -1)

@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression  # noqa: E402
 from sklearn.model_selection import (  # noqa: E402
     FixedThresholdClassifier,
     GridSearchCV,
+    ShuffleSplit,
     cross_val_predict,
     cross_val_score,
     train_test_split,
@@ -195,6 +196,7 @@ def test_it_can_be_searched_cloned_and_pickled() -> None:
         ({"pos_label": 7}, Y, ValueError, r"pos_label must be one of \[0 1\], got 7"),
         ({}, np.arange(1200) % 3, ValueError, r"Only binary classification .* multiclass"),
         ({"cv": "prefit"}, Y, sklearn.exceptions.NotFittedError, r"not fitted yet"),
+        ({"cv": ShuffleSplit(2)}, Y, ValueError, r"cv must put every row into one test fold"),
         ({"estimator": StandardScaler()}, Y, TypeError, r"estimator must have one of"),
     ],
 )
