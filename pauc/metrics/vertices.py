@@ -38,10 +38,11 @@ def count_vertices(column: Column) -> Vertices:
     last = closes_tie.nonzero()[:, 0]
     thresholds = pad(ordered[last].double(), (1, 0), value=torch.inf)
     positive = column.positive[order]
-    if column.weight is None:
+    weight = None if column.weight is None else column.weight[order]
+    del order, closes_tie, ordered  # of ten million rows 130 MB, before as much again is made
+    if weight is None:
         tp = positive.cumsum(0)[last]
         return Vertices(thresholds, pad(last + 1 - tp, (1, 0)), pad(tp, (1, 0)))
-    weight = column.weight[order]
     fp, tp = (torch.where(own, weight, 0.0).cumsum(0)[last] for own in (~positive, positive))
     return Vertices(thresholds, pad(fp, (1, 0)), pad(tp, (1, 0)))
 
