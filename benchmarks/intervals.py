@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pauc.intervals import partial_auc_interval, tpr_at_fpr_interval
+from pauc.intervals import fpr_at_tpr_interval, partial_auc_interval, tpr_at_fpr_interval
 
 NORMAL = NormalDist()
 
@@ -30,6 +30,8 @@ class Cell(NamedTuple):
     positives: int
     fpr: float  # the budget, and the upper edge of the band
 
+
+TPR = 0.8  # of `fpr_at_tpr_interval`
 
 CELLS = [
     Cell(shift, negatives, positives, fpr)
@@ -69,6 +71,17 @@ def tpr_coverage(cell: Cell, samples: int, n_resamples: int) -> float:
     return held / samples
 
 
+def fpr_coverage(cell: Cell, samples: int, n_resamples: int) -> float:
+    """Return how often the bootstrap interval of the FPR at a TPR of 0.8 holds the true one."""
+    generator, held = torch.Generator().manual_seed(0), 0
+    truth = 1 - NORMAL.cdf(NORMAL.inv_cdf(1 - TPR) + cell.shift)
+    for _ in tqdm(range(samples), leave=False):
+        rows = draw(cell, generator)
+        found = fpr_at_tpr_interval(*rows, TPR, n_resamples=n_resamples, seed=generator)
+        held += bool(found.low <= truth <= found.high)
+    return held / samples
+
+
 def pauc_coverage(cell: Cell, samples: int) -> float:
     """Return how often the closed-form interval of the partial AUC holds the true one."""
     generator, held = torch.Generator().manual_seed(7), 0
@@ -86,13 +99,14 @@ def main() -> None:
     parser.add_argument("--pauc-samples", type=int, default=1000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("| shift | negatives | positives | FPR | TPR at FPR | partial AUC |")
-    print("|---|---|---|---|---|---|")
+    print("| shift | negatives | positives | FPR | TPR at FPR | partial AUC | FPR at TPR 0.8 |")
+    print("|---|---|---|---|---|---|---|")
     for cell in CELLS:
         tpr = tpr_coverage(cell, arguments.samples, arguments.resamples)
         pauc = pauc_coverage(cell, arguments.pauc_samples)
+        fpr = fpr_coverage(cell, arguments.samples, arguments.resamples)
         shown = f"{cell.shift:g} | {cell.negatives:,} | {cell.positives} | {cell.fpr:g}"
-        print(f"| {shown} | {tpr:.3f} | {pauc:.3f} |", flush=True)
+        print(f"| {shown} | {tpr:.3f} | {pauc:.3f} | {fpr:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

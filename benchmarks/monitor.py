@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from pauc.monitor import FPRMonitor
 from pauc.monitor.evidence import TILTS, log_ratio, log_sum
-from pauc.thresholds import binomial_cdf
+from pauc.thresholds.tails import binomial_cdf
 
 BUDGET, CONFIDENCE, BATCH = 0.005, 0.95, 500
 QUIET_ROWS = 2_000_000

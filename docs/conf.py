@@ -8,10 +8,11 @@ import inspect
 import re
 
 import pauc
+import pauc.intervals
 import pauc.metrics
-from pauc.modules.base import QueuedLoss
 import pauc.monitor
 import pauc.reporting
+from pauc.modules.base import QueuedLoss
 
 # Public classes say that they live in `pauc`, for the sake of pickles. Their source, from which
 # Sphinx takes the order of members and the comments beside fields, is in the file that defines
@@ -26,6 +27,7 @@ for cls in (pauc.monitor.MonitorConfig, pauc.monitor.MonitorState, pauc.monitor.
     cls.__module__ = "pauc.monitor.step"
 pauc.reporting.Report.__module__ = "pauc.reporting.report"
 pauc.reporting.ScoreTable.__module__ = "pauc.reporting.table"
+pauc.intervals.Interval.__module__ = "pauc.intervals.interval"
 
 project = "pauc"
 version = release = pauc.__version__
@@ -47,9 +49,9 @@ napoleon_numpy_docstring = False
 napoleon_use_param = False  # "alpha, beta: ..." is two names, not a type and a name
 nitpick_ignore_regex = [
     # Names of other projects, whose pages a build without a network cannot look up.
-    ("py:.*", r"(torch|torchmetrics|matplotlib|numpy)\..*"),
+    ("py:.*", r"(torch|torchmetrics|matplotlib|numpy|sklearn)\..*"),
     # Private modules of this one: a docstring may name them for whoever reads the source.
-    ("py:.*", r"pauc\.(backends|checks|config|core|modules|native|pairs|sampling)\b.*"),
+    ("py:.*", r"pauc\.(arrays|backends|checks|config|core|modules|native|pairs|sampling)\b.*"),
     (
         "py:.*",
         r"pauc\.boosting\.(band|column|derivatives|engines|objective|parameters|rows|workers)\b.*",

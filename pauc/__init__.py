@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Without `plot` and `torchmetrics`: `from pauc import *` must not fail where an extra is missing.
+# Without `plot`, `sklearn` and `torchmetrics`: `from pauc import *` must not fail where an extra is
+# missing.
 __all__ = [
     "BandEdges",
     "BandSampler",
@@ -29,6 +30,7 @@ __all__ = [
     "SmoothAPOptions",
     "band_edges",
     "boosting",
+    "budgets",
     "distributed",
     "enqueue",
     "functional",
@@ -62,6 +64,7 @@ __all__ = [
 if TYPE_CHECKING:
     from pauc import (
         boosting,
+        budgets,
         distributed,
         functional,
         intervals,
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
         thresholds,
     )
     from pauc import plot as plot
+    from pauc import sklearn as sklearn
     from pauc import torchmetrics as torchmetrics
     from pauc.backends import show_config
     from pauc.config import (
@@ -101,11 +105,13 @@ if TYPE_CHECKING:
     from pauc.presets import recommend_queue_size
     from pauc.reporting.report import report
     from pauc.sampling.sampler import BandSampler
-    from pauc.thresholds import OperatingPoint, select_threshold
+    from pauc.thresholds.point import OperatingPoint
+    from pauc.thresholds.select import select_threshold
 else:
-    _NEED_AN_EXTRA = ("plot", "torchmetrics")
+    _NEED_AN_EXTRA = ("plot", "sklearn", "torchmetrics")
     _SUBMODULES = {
         "boosting",
+        "budgets",
         "distributed",
         "functional",
         "intervals",
@@ -150,7 +156,8 @@ else:
         "pauc.presets": ("recommend_queue_size",),
         "pauc.reporting.report": ("report",),
         "pauc.sampling.sampler": ("BandSampler",),
-        "pauc.thresholds": ("OperatingPoint", "select_threshold"),
+        "pauc.thresholds.point": ("OperatingPoint",),
+        "pauc.thresholds.select": ("select_threshold",),
     }
     _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 

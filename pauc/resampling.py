@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.distributions import Beta
 
 from pauc.intervals import Interval
-from pauc.metrics.inputs import allowed_rows, check_both_classes, check_rates, kept_rows
+from pauc.metrics.inputs import check_both_classes, only_column
+from pauc.metrics.rates import allowed_rows, check_rates
 
 __all__ = [
     "Progress",
@@ -145,12 +146,12 @@ def percentile_interval(estimate: Tensor, draws: Tensor, confidence: float) -> I
 def _column(scores: Tensor, targets: Tensor, fpr: Tensor, ignore_index: int) -> _Column:
     """Check the rows of one model, and sort each class."""
     budgets, slack = check_rates(fpr, "fpr")
-    scores, targets = kept_rows(scores, targets, ignore_index)
-    check_both_classes(targets)
-    scores, targets = scores.cpu(), targets.cpu()
-    negatives = scores[targets == 0].sort(descending=True).values
+    kept = only_column(scores, targets, ignore_index)
+    check_both_classes(kept.positive)
+    scores, positive = kept.scores.cpu(), kept.positive.cpu()
+    negatives = scores[~positive].sort(descending=True).values
     allowed = allowed_rows(budgets.cpu(), torch.tensor(len(negatives)), slack)
-    return _Column(negatives, scores[targets == 1].sort().values, allowed)
+    return _Column(negatives, scores[positive].sort().values, allowed)
 
 
 def _caught(column: _Column, place: Tensor) -> Tensor:
@@ -184,11 +185,11 @@ def _problem(
 ) -> _Problem:
     """Check the rows of both models and part them by class."""
     budget, slack = check_rates(fpr, "fpr")
-    one, labels = kept_rows(first, targets, ignore_index)
-    other, _ = kept_rows(second, targets, ignore_index)
-    check_both_classes(labels)
-    both = torch.stack([_ranks(one.cpu()), _ranks(other.cpu())])
-    negative = labels.cpu() == 0
+    one = only_column(first, targets, ignore_index)
+    other = only_column(second, targets, ignore_index)
+    check_both_classes(one.positive)
+    both = torch.stack([_ranks(one.scores.cpu()), _ranks(other.scores.cpu())])
+    negative = ~one.positive.cpu()
     count = int(negative.sum())
     allowed = int(allowed_rows(budget, torch.tensor(count), slack))
     return _Problem(both[:, negative], both[:, ~negative], min(allowed, count - 1))

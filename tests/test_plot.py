@@ -218,6 +218,26 @@ def test_monitoring_draws_rate_interval_budget_and_alarm():
     assert legend_of(plot.monitoring(history[:1], 0.01))[2:] == ["budget 0.01"]
 
 
+@pytest.mark.parametrize("kind", ["numpy", "list", "pandas"])
+def test_arrays_and_columns_give_the_picture_of_the_tensors(kind):
+    scores, targets = rows_like()
+    held = {
+        "numpy": lambda t: t.numpy(),
+        "list": lambda t: t.tolist(),
+        "pandas": lambda t: pytest.importorskip("pandas").Series(
+            t.numpy(), index=range(9000, 6960, -1)
+        ),
+    }[kind]
+    for draw in (plot.roc, plot.score_histogram):
+        expected, found = draw(scores, targets, 0.05), draw(held(scores), held(targets), 0.05)
+        for own, other in zip(found.get_lines(), expected.get_lines(), strict=True):
+            assert own.get_xydata().tolist() == other.get_xydata().tolist()
+        assert legend_of(found) == legend_of(expected)
+    models = {"a": held(scores), "b": scores}
+    curves = plot.roc(models, held(targets), 0.05).get_lines()
+    assert curves[0].get_xydata().tolist() == curves[2].get_xydata().tolist()
+
+
 def test_ignored_rows_change_no_picture():
     scores, targets = rows_like()
     padded = torch.cat([scores, torch.full((5,), torch.nan)])

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from pauc.metrics import coverage_at_budget, partial_auc, tpr_at_fpr
@@ -147,7 +149,7 @@ def test_one_class_alone_is_nan_until_the_other_comes() -> None:
 def test_bad_rows_are_refused_before_they_enter() -> None:
     metric = PartialAUC()
     for scores, targets, message in (
-        (torch.ones(2, 2), torch.ones(2), r"scores must be \[N\]"),
+        (torch.ones(2, 2, 2), torch.ones(2), r"scores must be \[N\] or \[N, C\]"),
         (torch.ones(2), torch.tensor([0, 2]), r"targets must be 0, 1 or ignore_index"),
         (torch.full((2,), math.nan), torch.ones(2), r"scores must not be nan"),
     ):
@@ -156,12 +158,124 @@ def test_bad_rows_are_refused_before_they_enter() -> None:
     assert metric.scores == []
 
 
+# --- several columns and other kinds
+
+
+@pytest.mark.parametrize("name", metrics())
+def test_columns_and_arrays(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(120, 3, generator=generator)
+    index = torch.randint(0, 3, (120,), generator=generator)
+    metric = metrics()[name]
+    metric.update(scores[:50], index[:50])
+    metric.update(scores[50:].numpy(), index[50:].tolist())
+    one_by_one = [expected(scores[:, c], (index == c).long())[name] for c in range(3)]
+    assert metric.compute().tolist() == one_by_one
+    with pytest.raises(ValueError, match=r"scores must have 3 columns as before, got 1"):
+        metric.update(scores[:, 0], (index == 0).long())
+    metric.reset()
+    metric.update(scores, index.clamp(max=1))
+    with pytest.warns(UserWarning, match=r"column 2: targets must hold both classes"):
+        assert metric.compute()[2].isnan().all()
+
+
+# --- counts in bins
+
+
+def binned(bits: int, **options: Any) -> dict[str, Any]:
+    options["bits"] = bits
+    return {
+        "tpr": TPRAtFPR([0.05, 0.2], **options),
+        "coverage": CoverageAtBudget(0.1, **options),
+        "pauc": PartialAUC(0.0, 0.1, normalize="mcclish", **options),
+        "whole": PartialAUC(**options),
+    }
+
+
+scores_of = st.floats(-4, 4, width=32) | st.floats(allow_nan=False, width=32)
+rows_of = st.builds(
+    lambda a, b, rest: [(a, 0), (b, 1), *rest],
+    scores_of,
+    scores_of,
+    st.lists(st.tuples(scores_of, st.integers(0, 1)), max_size=40),
+)
+
+
+@given(rows_of, st.sampled_from([9, 10, 12, 16]), st.sampled_from(sorted(metrics())))
+def test_the_exact_value_lies_within_the_stated_error(
+    rows: list[tuple[float, int]], bits: int, name: str
+) -> None:
+    scores, targets = (torch.tensor(part) for part in zip(*rows, strict=True))
+    metric = binned(bits)[name]
+    metric.update(scores[:1], targets[:1])
+    metric.update(scores[1:], targets[1:])
+    off = torch.tensor(expected(scores.double(), targets)[name], dtype=torch.float64)
+    off -= metric.compute()
+    assert (off.abs() <= metric.error_bound() + 1e-12).all()
+    if name in ("tpr", "coverage"):
+        assert (off >= 0).all()
+
+
+@pytest.mark.parametrize("name", metrics())
+def test_scores_that_bins_hold_exactly_are_counted_exactly(name: str) -> None:
+    metric = binned(16)[name]
+    for scores, targets in batches():
+        metric.update(scores.bfloat16(), targets)
+    assert metric.compute().tolist() == expected(*joined(batches()))[name]
+    assert metric.counts.numel() == 2**17
+    again = pickle.loads(pickle.dumps(metric))
+    again.merge_state(metric)
+    assert again.compute().tolist() == metric.compute().tolist()
+    exact = metrics()[name]
+    exact.update(*joined(batches()))
+    assert not exact.error_bound().any()
+
+
+def test_the_stated_error_is_reached_where_a_bin_hides_most() -> None:
+    scores, targets = torch.tensor([1.0, 1.001, 0.5]), torch.tensor([0, 1, 0])
+    area, rate = PartialAUC(0.0, 0.5, bits=12), TPRAtFPR(0.0, bits=12)
+    for metric in (area, rate):
+        metric.update(scores, targets)
+    assert (area.compute().item(), area.error_bound().item()) == (0.5, 0.5)  # the exact one is 1
+    assert (rate.compute().item(), rate.error_bound().item()) == (0, 1)
+
+
+def test_more_bits_state_less_error() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = (torch.rand(20_000, generator=generator) < 0.1).long()
+    scores = torch.randn(20_000, generator=generator) + 2 * targets
+    bounds = []
+    for bits in (12, 14, 16, 18):
+        metric = PartialAUC(0.0, 0.01, bits=bits)
+        metric.update(scores, targets)
+        bounds.append(metric.error_bound().item())
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[2] < 0.005
+    assert bounds[0] > 10 * bounds[2]
+
+
+def test_binned_columns() -> None:
+    scores, index = torch.randn(200, 3), torch.arange(200) % 3
+    metric = TPRAtFPR(0.1, bits=24, num_classes=3)
+    metric.update(scores, index)
+    off = tpr_at_fpr(scores, index, 0.1) - metric.compute()
+    assert ((off >= 0) & (off <= metric.error_bound())).all()
+    with pytest.raises(ValueError, match=r"scores must have 3 columns as before, got 1"):
+        metric.update(scores[:, 0], index == 0)
+    metric.reset()
+    metric.update(scores, index.clamp(max=1))
+    assert metric.compute().isnan().tolist() == [False, False, True]
+
+
 def test_bad_options_are_refused_at_once() -> None:
     for make, message in (
         (lambda: TPRAtFPR(1.5), "fpr must be in"),
         (lambda: CoverageAtBudget(-1), "budget must be in"),
         (lambda: PartialAUC(0.5, 0.5), "alpha and beta must satisfy"),
         (lambda: PartialAUC(normalize="Width"), "normalize must be"),  # type: ignore[arg-type]
+        (lambda: PartialAUC(bits=25), r"bits must be in 9\.\.24, got 25"),
+        (lambda: PartialAUC(bits=8), "bits must be an integer of at least 9"),
+        (lambda: PartialAUC(num_classes=0), "num_classes must be an integer of at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

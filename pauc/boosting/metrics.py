@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from pauc.boosting.parameters import Parameters
 from pauc.boosting.rows import Array, make_rows
 from pauc.boosting.workers import workers_now
 from pauc.checks import check_band
-from pauc.metrics.inputs import check_rates
+from pauc.metrics.rates import check_rates
 from pauc.metrics.roc import partial_auc, tpr_at_fpr
 
 
@@ -122,7 +121,8 @@ class TPRMetric(BandMetric):
         self.name = f"tpr_at_fpr_{_percent(budget)}"
 
     def _of(self, scores: Tensor, targets: Tensor) -> Tensor:
-        return tpr_at_fpr(scores, targets, self.budget)
+        found: Tensor = tpr_at_fpr(scores, targets, self.budget)
+        return found
 
 
 @public_in("pauc.boosting")
@@ -145,4 +145,5 @@ class PartialAUCMetric(BandMetric):
         self.name = f"partial_auc_{begin}{_percent(beta)}"
 
     def _of(self, scores: Tensor, targets: Tensor) -> Tensor:
-        return partial(partial_auc, alpha=self.alpha, beta=self.beta)(scores, targets)
+        found: Tensor = partial_auc(scores, targets, self.alpha, self.beta)
+        return found

@@ -31,21 +31,26 @@ def places_of(scores: Tensor) -> tuple[Tensor, int]:
     return len(distinct) - 1 - index, len(distinct)
 
 
-def rows_before(place: Tensor, places: int) -> Tensor:
-    """Return ``[r, K + 1]`` int64: in each resample, how many rows have a place below 0, 1, ..., K.
+def rows_before(place: Tensor, places: int, weight: Tensor | None = None) -> Tensor:
+    """Return ``[r, K + 1]``: in each resample, how many rows have a place below 0, 1, ..., K.
 
     Args:
         place: ``[r, n]`` int64, the places of the ``n`` rows of ``r`` resamples.
         places: ``K``, how many places there are.
+        weight: ``[r, n]`` float64, what each row counts; the result is then float64, else int64.
     """
     # One count for all resamples: each has numbers of its own for its places.
     offset = places * torch.arange(len(place), device=place.device).unsqueeze(1)
-    counts = torch.bincount((place + offset).flatten(), minlength=len(place) * places)
+    counts = torch.bincount(
+        (place + offset).flatten(),
+        None if weight is None else weight.flatten(),
+        minlength=len(place) * places,
+    )
     return pad(counts.view(len(place), places).cumsum(1), (1, 0))
 
 
 def segments_of(positives: Tensor, negatives: Tensor) -> Segments:
-    """Return the segments, from the numbers of positives and negatives ``[K]`` at each place."""
+    """Return the segments, from how many positives and negatives ``[K]`` each place has."""
     # Whole numbers are divided, so that a vertex at a round FPR lies exactly there.
     fpr, tpr = (pad(count.cumsum(0), (1, 0)) / count.sum() for count in (negatives, positives))
     return Segments(fpr[:-1], fpr[1:], tpr[:-1], tpr[1:])

@@ -2,54 +2,49 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from pauc._public import public_in
+from pauc.arrays import Answer, ArrayLike, in_kind
 from pauc.checks import check_band
-from pauc.metrics.inputs import (
-    allowed_rows,
-    by_column,
-    check_both_classes,
-    check_rates,
-    have_columns,
-    kept_rows,
-)
+from pauc.metrics.inputs import by_column, each_column, table_of
+from pauc.metrics.rates import check_rates
+from pauc.metrics.vertices import Vertices, best_tpr, least_fpr, vertices_of
 
-__all__ = ["ROCBand", "coverage_at_budget", "partial_auc", "roc_curve_in_band", "tpr_at_fpr"]
+__all__ = [
+    "ROCBand",
+    "coverage_at_budget",
+    "fpr_at_tpr",
+    "partial_auc",
+    "roc_curve_in_band",
+    "tpr_at_fpr",
+]
 
 
 @public_in("pauc.metrics")
 class ROCBand(NamedTuple):
-    """Points of an empirical ROC curve, the lowest FPR first; each field is ``[K]`` float64."""
+    """Points of an empirical ROC curve, the lowest FPR first; each field is ``[K]`` float64.
 
-    fpr: Tensor  # non-decreasing, share of the negatives with score >= threshold
-    tpr: Tensor  # non-decreasing, share of the positives with score >= threshold
-    thresholds: Tensor  # non-increasing
+    The fields are tensors if the scores are one, else NumPy arrays.
+    """
 
-
-class _Vertices(NamedTuple):
-    """Cumulative counts at each distinct score; vertex 0 flags no row."""
-
-    thresholds: Tensor  # [K + 1] float64, +inf first, then the distinct scores downwards
-    fp: Tensor  # [K + 1] int64, negatives with score >= threshold
-    tp: Tensor  # [K + 1] int64, positives with score >= threshold
+    fpr: Answer  # non-decreasing, share of the negatives with score >= threshold
+    tpr: Answer  # non-decreasing, share of the positives with score >= threshold
+    thresholds: Answer  # non-increasing
 
 
 def roc_curve_in_band(
-    scores: Tensor,
-    targets: Tensor,
+    scores: ArrayLike,
+    targets: ArrayLike,
     alpha: float = 0.0,
     beta: float = 1.0,
     *,
+    sample_weight: ArrayLike = None,
     ignore_index: int = -100,
-) -> ROCBand:
+) -> Answer:
     """Empirical ROC curve where ``alpha <= FPR <= beta`` (Fawcett 2006, algorithm 1).
 
     One vertex per distinct score (ties are one vertex), all of a vertical stretch at either edge
@@ -62,33 +57,37 @@ def roc_curve_in_band(
     too. Integer scores beyond 2**53 are told apart, but their thresholds are rounded to float64.
 
     Args:
-        scores: ``[N]`` or ``[N, 1]``, any real dtype.
-        targets: ``[N]`` or ``[N, 1]`` of 0 and 1.
+        scores, targets, sample_weight: rows and columns, see :mod:`pauc.metrics`.
         alpha, beta: edges of the band as FPR, ``0 <= alpha < beta <= 1``.
         ignore_index: target of the rows to drop.
 
     Returns:
-        ``ROCBand(fpr, tpr, thresholds)``, each ``[K]`` float64 with ``K >= 2``.
+        ``ROCBand(fpr, tpr, thresholds)``, each ``[K]`` float64 with ``K >= 2``. Of several columns
+        a list of them, since curves differ in length; an undefined one has the band's two edges,
+        and nan beside them.
 
     Raises:
         TypeError, ValueError: see :mod:`pauc.metrics`.
     """
     check_band(alpha, beta)
-    curve = _roc(_vertices(scores, targets, ignore_index))
-    inside = (curve.fpr >= alpha) & (curve.fpr <= beta)
-    pieces = (_edge(curve, alpha), (column[inside] for column in curve), _edge(curve, beta))
-    return ROCBand(*(torch.cat(columns) for columns in zip(*pieces, strict=True)))
+    table = table_of(scores, targets, sample_weight, ignore_index)
+    edges = table.scores.new_tensor([alpha, beta], dtype=torch.float64)
+    blank = ROCBand(edges, edges * torch.nan, edges * torch.nan)
+    curves = each_column(lambda own: band_of(vertices_of(own), alpha, beta), table, blank, level=3)
+    answers = [ROCBand(*(in_kind(part, scores) for part in curve)) for curve in curves]
+    return answers[0] if table.is_single else answers
 
 
 def partial_auc(
-    scores: Tensor,
-    targets: Tensor,
+    scores: ArrayLike,
+    targets: ArrayLike,
     alpha: float = 0.0,
     beta: float = 1.0,
     *,
     normalize: Literal["none", "width", "mcclish"] = "width",
+    sample_weight: ArrayLike = None,
     ignore_index: int = -100,
-) -> Tensor:
+) -> Answer:
     """Area under the empirical ROC curve where ``alpha <= FPR <= beta``.
 
     The trapezoid, with a straight line across each tie, is exact: on the whole curve it is the
@@ -104,29 +103,36 @@ def partial_auc(
       ``roc_auc_score(max_fpr=beta)``.
 
     Args:
-        scores: ``[N]`` or ``[N, 1]``, any real dtype; multi-label ``[N, C]``.
-        targets: ``[N]`` or ``[N, 1]`` of 0 and 1; multi-label ``[N, C]``.
+        scores, targets, sample_weight: rows and columns, see :mod:`pauc.metrics`.
         alpha, beta: edges of the band as FPR, ``0 <= alpha < beta <= 1``.
         normalize: one of the three above.
         ignore_index: target of the rows to drop.
 
     Returns:
-        0-dim float64; multi-label ``[C]``.
+        0-dim float64; of several columns ``[C]``.
 
     Raises:
         TypeError, ValueError: see :mod:`pauc.metrics`.
     """
     check_normalize(normalize)
-    if have_columns(scores, targets):
-        return by_column(
-            partial(
-                partial_auc, alpha=alpha, beta=beta, normalize=normalize, ignore_index=ignore_index
-            ),
-            scores,
-            targets,
-        )
-    curve = roc_curve_in_band(scores, targets, alpha, beta, ignore_index=ignore_index)
-    return normalized(torch.trapezoid(curve.tpr, curve.fpr), alpha, beta, normalize)
+    check_band(alpha, beta)
+    table = table_of(scores, targets, sample_weight, ignore_index)
+    found = by_column(lambda own: area_of(vertices_of(own), alpha, beta), table)
+    return in_kind(normalized(found, alpha, beta, normalize), scores)
+
+
+def band_of(vertices: Vertices, alpha: float, beta: float) -> ROCBand:
+    """Return the part of the curve with ``alpha <= FPR <= beta``, with a point at both edges."""
+    curve = _roc(vertices)
+    inside = (curve.fpr >= alpha) & (curve.fpr <= beta)
+    pieces = (_edge(curve, alpha), (column[inside] for column in curve), _edge(curve, beta))
+    return ROCBand(*(torch.cat(columns) for columns in zip(*pieces, strict=True)))
+
+
+def area_of(vertices: Vertices, alpha: float, beta: float) -> Tensor:
+    """Return the raw area under the curve over the band, 0-dim float64."""
+    curve = band_of(vertices, alpha, beta)
+    return torch.trapezoid(curve.tpr, curve.fpr)
 
 
 def check_normalize(normalize: str) -> None:
@@ -149,12 +155,13 @@ def normalized(area: Tensor, alpha: float, beta: float, normalize: str) -> Tenso
 
 
 def tpr_at_fpr(
-    scores: Tensor,
-    targets: Tensor,
-    fpr: float | Sequence[float] | Tensor,
+    scores: ArrayLike,
+    targets: ArrayLike,
+    fpr: ArrayLike,
     *,
+    sample_weight: ArrayLike = None,
     ignore_index: int = -100,
-) -> Tensor:
+) -> Answer:
     """Best TPR among the actual thresholds whose FPR does not exceed ``fpr``.
 
     A step value that can be deployed (Pepe 2003: sensitivity at a fixed FPR), not an interpolated
@@ -166,32 +173,69 @@ def tpr_at_fpr(
     ``0.29 * 100 < 29`` in floating point.
 
     Args:
-        scores: ``[N]`` or ``[N, 1]``, any real dtype; multi-label ``[N, C]``.
-        targets: ``[N]`` or ``[N, 1]`` of 0 and 1; multi-label ``[N, C]``.
+        scores, targets, sample_weight: rows and columns, see :mod:`pauc.metrics`.
         fpr: one or more budgets, each in [0, 1]; a tensor may live on any device.
         ignore_index: target of the rows to drop.
 
     Returns:
-        float64 in the shape of ``fpr`` (0-dim for a float), on the scores' device; multi-label
-        ``[C, ...]``.
+        float64 in the shape of ``fpr`` (0-dim for a float); of several columns ``[C, ...]``.
 
     Raises:
         TypeError, ValueError: see :mod:`pauc.metrics`.
     """
-    if have_columns(scores, targets):
-        return by_column(partial(tpr_at_fpr, fpr=fpr, ignore_index=ignore_index), scores, targets)
     budgets, slack = check_rates(fpr, "fpr")
-    vertices = _vertices(scores, targets, ignore_index)
-    return _best_tpr(vertices, vertices.fp, budgets, slack)
+
+    def measure(vertices: Vertices) -> Tensor:
+        return best_tpr(vertices.tp, vertices.fp, budgets, slack)
+
+    table = table_of(scores, targets, sample_weight, ignore_index)
+    found = by_column(lambda own: measure(vertices_of(own)), table, tuple(budgets.shape))
+    return in_kind(found, scores)
+
+
+def fpr_at_tpr(
+    scores: ArrayLike,
+    targets: ArrayLike,
+    tpr: ArrayLike,
+    *,
+    sample_weight: ArrayLike = None,
+    ignore_index: int = -100,
+) -> Answer:
+    """Least FPR among the actual thresholds whose TPR is at least ``tpr``.
+
+    The counterpart of :func:`tpr_at_fpr`: what it costs in false alarms to catch so many positives
+    (FPR95 and the like). ``tpr`` asks for ``ceil(tpr * positives)`` of the positives, and is read
+    to within ``4 * eps`` of its dtype, as there.
+
+    Args:
+        scores, targets, sample_weight: rows and columns, see :mod:`pauc.metrics`.
+        tpr: one or more shares of the positives, each in [0, 1]; a tensor may live on any device.
+        ignore_index: target of the rows to drop.
+
+    Returns:
+        float64 in the shape of ``tpr``, as for ``tpr_at_fpr``.
+
+    Raises:
+        TypeError, ValueError: see :mod:`pauc.metrics`.
+    """
+    shares, slack = check_rates(tpr, "tpr")
+
+    def measure(vertices: Vertices) -> Tensor:
+        return least_fpr(vertices.fp, vertices.tp, shares, slack)
+
+    table = table_of(scores, targets, sample_weight, ignore_index)
+    found = by_column(lambda own: measure(vertices_of(own)), table, tuple(shares.shape))
+    return in_kind(found, scores)
 
 
 def coverage_at_budget(
-    scores: Tensor,
-    targets: Tensor,
-    budget: float | Sequence[float] | Tensor,
+    scores: ArrayLike,
+    targets: ArrayLike,
+    budget: ArrayLike,
     *,
+    sample_weight: ArrayLike = None,
     ignore_index: int = -100,
-) -> Tensor:
+) -> Answer:
     """Recall among the top ``budget`` share of all rows: the TPR under a budget of alerts.
 
     The best TPR among the actual thresholds that flag at most ``floor(budget * n)`` rows, positive
@@ -204,42 +248,27 @@ def coverage_at_budget(
     rows are 29 although ``0.29 * 100 < 29`` in floating point.
 
     Args:
-        scores: ``[N]`` or ``[N, 1]``, any real dtype; multi-label ``[N, C]``.
-        targets: ``[N]`` or ``[N, 1]`` of 0 and 1; multi-label ``[N, C]``.
+        scores, targets, sample_weight: rows and columns, see :mod:`pauc.metrics`.
         budget: one or more shares of the rows, each in [0, 1]; a tensor may live on any device.
         ignore_index: target of the rows to drop.
 
     Returns:
-        float64 in the shape of ``budget`` (0-dim for a float), on the scores' device; multi-label
-        ``[C, ...]``.
+        float64 in the shape of ``budget`` (0-dim for a float); of several columns ``[C, ...]``.
 
     Raises:
         TypeError, ValueError: see :mod:`pauc.metrics`.
     """
-    if have_columns(scores, targets):
-        return by_column(
-            partial(coverage_at_budget, budget=budget, ignore_index=ignore_index), scores, targets
-        )
     budgets, slack = check_rates(budget, "budget")
-    vertices = _vertices(scores, targets, ignore_index)
-    return _best_tpr(vertices, vertices.fp + vertices.tp, budgets, slack)
+
+    def measure(vertices: Vertices) -> Tensor:
+        return best_tpr(vertices.tp, vertices.fp + vertices.tp, budgets, slack)
+
+    table = table_of(scores, targets, sample_weight, ignore_index)
+    found = by_column(lambda own: measure(vertices_of(own)), table, tuple(budgets.shape))
+    return in_kind(found, scores)
 
 
-def _vertices(scores: Tensor, targets: Tensor, ignore_index: int) -> _Vertices:
-    """Count false and true positives at every distinct score; all metrics start here."""
-    scores, targets = kept_rows(scores, targets, ignore_index)
-    check_both_classes(targets)
-    ordered, order = scores.sort(descending=True)
-    closes_tie = torch.ones_like(ordered, dtype=torch.bool)
-    closes_tie[:-1] = ordered[1:] != ordered[:-1]
-    last = closes_tie.nonzero()[:, 0]
-    tp = targets[order].cumsum(0)[last]
-    fp = last + 1 - tp
-    thresholds = pad(ordered[last].double(), (1, 0), value=math.inf)
-    return _Vertices(thresholds, pad(fp, (1, 0)), pad(tp, (1, 0)))
-
-
-def _roc(vertices: _Vertices) -> ROCBand:
+def _roc(vertices: Vertices) -> ROCBand:
     """Return the whole curve, with a point for each vertex."""
     fp, tp = vertices.fp.double(), vertices.tp.double()
     return ROCBand(fp / fp[-1], tp / tp[-1], vertices.thresholds)
@@ -257,10 +286,3 @@ def _edge(curve: ROCBand, fpr: float) -> ROCBand:
     share = (at - curve.fpr[left]) / (curve.fpr[right] - curve.fpr[left])
     tpr = torch.lerp(curve.tpr[left], curve.tpr[right], share)
     return ROCBand(at, tpr, curve.thresholds[left])
-
-
-def _best_tpr(vertices: _Vertices, cost: Tensor, budgets: Tensor, slack: float) -> Tensor:
-    """Return the TPR of the last vertex whose ``cost`` (rows, non-decreasing) fits each budget."""
-    allowed = allowed_rows(budgets.to(cost.device), cost[-1], slack)
-    last = torch.searchsorted(cost, allowed, right=True) - 1  # vertex 0 costs 0 and always fits
-    return vertices.tp[last].double() / vertices.tp[-1]

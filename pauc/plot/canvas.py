@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from pauc.checks import check_targets
-from pauc.metrics.inputs import kept_rows
+from pauc.metrics.inputs import only_column
 
 __all__ = ["BAND", "COLOURS", "DASHES", "Column", "columns_of", "new_axes", "numbers", "span"]
 
@@ -73,7 +73,8 @@ def columns_of(
 
 
 def _column(name: str, scores: Tensor, targets: Tensor, ignore_index: int) -> Column:
-    return Column(name, *kept_rows(scores, targets, ignore_index))
+    kept = only_column(scores, targets, ignore_index)
+    return Column(name, kept.scores, kept.positive.long())
 
 
 def _names(class_names: Sequence[str] | None, classes: int) -> Sequence[str]:

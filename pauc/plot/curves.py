@@ -70,7 +70,7 @@ def roc(
         for column in columns_of(own, targets, ignore_index, class_names)
     ]
     for column in curves:
-        check_both_classes(column.targets)
+        check_both_classes(column.targets == 1)
     left = min(beta / 10, *(1 / int((column.targets == 0).sum()) for column in curves))
     ax = new_axes(ax)
     ax.axvspan(max(alpha, left), beta, color=BAND, lw=0, label=f"band, FPR {span(alpha, beta)}")

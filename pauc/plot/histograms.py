@@ -120,7 +120,7 @@ def _draw(
     ax: Axes,
 ) -> Axes:
     """Draw one histogram into ``ax``."""
-    check_both_classes(column.targets)
+    check_both_classes(column.targets == 1)
     scores, positive = column.scores.double().cpu(), column.targets.cpu() == 1
     if not bool(scores.isfinite().all()):
         infinite = int((~scores.isfinite()).sum())

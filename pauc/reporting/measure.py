@@ -89,8 +89,8 @@ def measure_model(
 ) -> ModelResult:  # fmt: skip
     """Return a model's TPRs, partial AUC and threshold, with a promise if there can be one."""
     point = select_threshold(scores, targets, budget, confidence=confidence if promised else None)
-    # The threshold is a score of a negative: for the positives it was fixed before.
-    alerts = scores[targets == 1] > point.threshold
+    # The threshold rests on the negatives alone: for the positives it was fixed before.
+    alerts = scores[targets == 1] >= point.threshold
     return ModelResult(
         name,
         tpr_interval(scores, targets, fprs, confidence=confidence),
@@ -167,7 +167,7 @@ def groups_of(
     names = {name: code for code, name in enumerate(dict.fromkeys(groups))}
     codes = torch.tensor([names[name] for name in groups])
     kept = targets >= 0
-    codes, labels, alerts = codes[kept], targets[kept], (scores > threshold)[kept]
+    codes, labels, alerts = codes[kept], targets[kept], (scores >= threshold)[kept]
     # [groups, 4]: negatives and positives that did not alert, then those that did.
     counts = torch.bincount(codes * 4 + alerts * 2 + labels, minlength=4 * len(names)).view(-1, 4)
     order = counts.sum(dim=1).argsort(descending=True, stable=True)[:_LISTED_GROUPS]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pauc._public import public_in
 from pauc.checks import check_number
-from pauc.metrics.inputs import check_both_classes, kept_rows
+from pauc.metrics.inputs import check_both_classes, only_column
 from pauc.reporting.findings import Findings
 from pauc.reporting.measure import (
     compare,
@@ -158,7 +158,7 @@ def _checked_rows(
         raise ValueError("scores must hold at least one model, got none")
     for name, own in models.items():
         try:
-            check_both_classes(kept_rows(own, targets, ignore_index)[1])
+            check_both_classes(only_column(own, targets, ignore_index).positive)
         except (TypeError, ValueError) as error:
             raise type(error)(f"of {name!r}: {error}") from error
     labels = targets.detach().reshape(-1).cpu()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from pauc._public import public
+from pauc.arrays import ArrayLike, as_tensor
 from pauc.checks import check_int, check_real, check_targets
 from pauc.sampling.draws import Draws
 from pauc.sampling.hard_set import HardSet
@@ -57,7 +58,8 @@ class BandSampler(Sampler[list[int]]):
 
     Args:
         targets: ``[N]`` or ``[N, 1]``, class indices (binary: 0 or 1) or ``ignore_index``; a
-            tensor or what :func:`torch.as_tensor` takes.
+            tensor, an array, a column of a data frame or a list. Rows are counted by position: the
+            index of a pandas column plays no part.
         batch_size: rows of a batch, on each rank.
         num_classes: 1 is binary. Otherwise one against the rest: a row is a negative of every class
             but its own, and how hard it is its highest logit among those classes says.
@@ -86,7 +88,7 @@ class BandSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        targets: Tensor,
+        targets: ArrayLike,
         batch_size: int,
         *,
         num_classes: int = 1,
@@ -164,7 +166,7 @@ class BandSampler(Sampler[list[int]]):
         """
         return self._hard.candidates.clone()
 
-    def update(self, indices: Tensor, scores: Tensor) -> None:
+    def update(self, indices: ArrayLike, scores: ArrayLike) -> None:
         """Record the scores of rows, as a training step has seen them; O(n).
 
         The hard set stays as it is until :meth:`refresh`. Scores on another device are copied to
@@ -179,7 +181,7 @@ class BandSampler(Sampler[list[int]]):
         Raises:
             ValueError: shapes that do not fit, or an index out of range.
         """
-        indices = torch.as_tensor(indices).cpu().reshape(-1).long()
+        indices = as_tensor(indices, "indices").cpu().reshape(-1).long()
         scores = self._as_scores(scores, len(indices))
         n_rows = len(self._targets)
         if bool(((indices < 0) | (indices >= n_rows)).any()):
@@ -187,7 +189,7 @@ class BandSampler(Sampler[list[int]]):
             raise ValueError(f"indices must be in 0..{n_rows - 1}, got {extremes}")
         self._hard.record(indices, self._hardness(self._targets[indices], scores))
 
-    def refresh(self, scores: Tensor | None = None) -> None:
+    def refresh(self, scores: ArrayLike = None) -> None:
         """Select the hard set anew; batches drawn from here on use it, prefetched ones do not.
 
         Args:
@@ -271,17 +273,17 @@ class BandSampler(Sampler[list[int]]):
         )
         return torch.cat([part.view(self.world_size, -1) for part in parts], dim=1)
 
-    def _as_scores(self, scores: Tensor, n_rows: int) -> Tensor:
+    def _as_scores(self, scores: ArrayLike, n_rows: int) -> Tensor:
         """Return the scores as ``[n_rows, num_classes]`` on the CPU."""
-        scores = scores.detach().cpu()
-        if scores.dim() == 1 and self.num_classes == 1:
-            scores = scores.unsqueeze(1)
-        if scores.shape != (n_rows, self.num_classes):
+        found = as_tensor(scores, "scores").cpu()
+        if found.dim() == 1 and self.num_classes == 1:
+            found = found.unsqueeze(1)
+        if found.shape != (n_rows, self.num_classes):
             raise ValueError(
                 f"scores must be [{n_rows}, {self.num_classes}], one row for each index, "
-                f"got {list(scores.shape)}"
+                f"got {list(found.shape)}"
             )
-        return scores
+        return found
 
     def _hardness(self, targets: Tensor, scores: Tensor) -> Tensor:
         """Return ``[n]``: each row's highest score among the classes of which it is a negative."""
@@ -345,16 +347,16 @@ class BandSampler(Sampler[list[int]]):
             )
 
 
-def _as_targets(targets: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+def _as_targets(targets: ArrayLike, num_classes: int, ignore_index: int) -> Tensor:
     """Return the checked targets, ``[N]`` int64 on the CPU."""
     check_int("ignore_index", ignore_index)
-    targets = torch.as_tensor(targets).cpu()
-    if targets.dim() == 2 and targets.shape[1] == 1:
-        targets = targets[:, 0]
-    if targets.dim() != 1:
-        raise ValueError(f"targets must be [N] or [N, 1], got {list(targets.shape)}")
-    check_targets(targets, num_classes, ignore_index)
-    return targets.long()
+    found = as_tensor(targets, "targets").cpu()
+    if found.dim() == 2 and found.shape[1] == 1:
+        found = found[:, 0]
+    if found.dim() != 1:
+        raise ValueError(f"targets must be [N] or [N, 1], got {list(found.shape)}")
+    check_targets(found, num_classes, ignore_index)
+    return found.long()
 
 
 def _check_ranks(rank: int, world_size: int) -> None:

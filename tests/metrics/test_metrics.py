@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
-from pauc.metrics import coverage_at_budget, partial_auc, roc_curve_in_band, tpr_at_fpr
+from pauc.metrics import (
+    coverage_at_budget,
+    fpr_at_tpr,
+    partial_auc,
+    roc_curve_in_band,
+    tpr_at_fpr,
+)
 
 # A third of the profile's examples: there are many laws here, and each finds a fault early.
 examples = settings(max_examples=settings().max_examples // 3)
@@ -31,6 +37,7 @@ ENTRIES: dict[str, Metric] = {
     "roc_curve_in_band": roc_curve_in_band,
     "partial_auc": partial_auc,
     "tpr_at_fpr": partial(tpr_at_fpr, fpr=0.5),
+    "fpr_at_tpr": partial(fpr_at_tpr, tpr=0.5),
     "coverage_at_budget": partial(coverage_at_budget, budget=0.5),
 }
 RATES: dict[str, Metric] = {"fpr": tpr_at_fpr, "budget": coverage_at_budget}
@@ -368,6 +375,7 @@ def everything(scores: Tensor, targets: Tensor, **options: int) -> list[Any]:
         curve.tpr.tolist(),
         *(partial_auc(scores, targets, 0.1, 0.7, normalize=n, **options).item() for n in NORMALIZE),
         tpr_at_fpr(scores, targets, rates, **options).tolist(),
+        fpr_at_tpr(scores, targets, rates, **options).tolist(),
         coverage_at_budget(scores, targets, rates, **options).tolist(),
     ]
 
@@ -476,12 +484,19 @@ WITH_NAN = torch.tensor([3.0, math.nan, 1])
 @pytest.mark.parametrize(
     ("error", "message", "scores", "targets"),
     [
-        (TypeError, r"scores must be a torch\.Tensor, got list", [1.0], TARGETS),
-        (TypeError, r"targets must be a torch\.Tensor, got NoneType", SCORES, None),
+        (TypeError, r"scores must be a tensor, an array .* got list", ["a"], TARGETS),
+        (TypeError, r"targets must be a tensor, an array .* got NoneType", SCORES, None),
         (TypeError, r"scores must have a real dtype, got torch\.complex64", SCORES + 0j, TARGETS),
         (TypeError, r"targets must have a real dtype, got torch\.complex64", SCORES, TARGETS + 0j),
-        (ValueError, r"scores must be \[N\] .*shape \[3, 2\]", torch.ones(3, 2), TARGETS),
-        (ValueError, r"scores must be \[N\] .*shape \[1, 3\]", SCORES[None], TARGETS),
+        (ValueError, r"scores must be \[N\] .*shape \[3, 0\]", torch.ones(3, 0), TARGETS),
+        (ValueError, r"number of rows, got 1 and 3", SCORES[None], TARGETS),
+        (
+            ValueError,
+            r"targets must be a class index in 0\.\.2 .* \[3\]",
+            SCORES.diag(),
+            TARGETS * 3,
+        ),
+        (ValueError, r"targets must be \[N\], .* = \[N, 3\], got", SCORES.diag(), torch.ones(3, 2)),
         (ValueError, r"scores must be \[N\] .*shape \[3, 1, 1\]", SCORES.view(3, 1, 1), TARGETS),
         (ValueError, r"scores must be \[N\] .*shape \[\]", SCORES[0], TARGETS),
         (ValueError, r"targets must be \[N\] .*shape \[1, 3\]", SCORES, TARGETS[None]),

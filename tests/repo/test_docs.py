@@ -37,6 +37,7 @@ OF_OTHERS = {
     "metric",
     "maximize",
     "early_stopping_rounds",
+    "scoring",
 }
 
 
@@ -113,6 +114,8 @@ def test_every_option_and_example_that_the_pages_name_is_there():
         *inspect.signature(pauc.select_threshold).parameters,
         *inspect.signature(pauc.FPRMonitor).parameters,
         *inspect.signature(pauc.monitor.alert_share).parameters,
+        *inspect.signature(pauc.torchmetrics.TPRAtFPR).parameters,
+        *inspect.signature(pauc.sklearn.BudgetClassifier).parameters,
         *OF_OTHERS,
     }
     named = named_keywords(text)
