@@ -110,9 +110,11 @@ def _from_array(values: Any) -> Tensor:
 def _from_sequence(values: Any) -> Tensor:
     if isinstance(values, (str, bytes)):
         raise TypeError("text is no number")
-    found = torch.tensor(values)
+    found = torch.tensor(values, device="cpu")
     # In torch's default dtype, float32, two Python floats that differ could become a tie.
-    return torch.tensor(values, dtype=torch.float64) if found.is_floating_point() else found
+    if found.is_floating_point():
+        return torch.tensor(values, dtype=torch.float64, device="cpu")
+    return found
 
 
 def _sortable(values: Tensor, name: str) -> Tensor:

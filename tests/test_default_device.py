@@ -131,6 +131,8 @@ CALLS = {
 def tensors(found):
     if isinstance(found, torch.Tensor):
         return [found]
+    if isinstance(found, float):
+        return [torch.tensor(found, dtype=torch.float64, device="cpu")]
     parts = found.values() if isinstance(found, dict) else found
     return [tensor for part in parts for tensor in tensors(part)]
 

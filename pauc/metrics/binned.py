@@ -62,7 +62,7 @@ def area_error(vertices: Vertices, alpha: float, beta: float) -> Tensor:
     Within a bin's rectangle the curve may take any rising way. A straight line across is off by at
     most half the rectangle, and where an edge of the band cuts it by the part inside.
     """
-    fpr, tpr = vertices.fp / vertices.fp[-1], vertices.tp / vertices.tp[-1]
+    fpr, tpr = (count.double() / count[-1] for count in (vertices.fp, vertices.tp))
     inside = fpr.clamp(alpha, beta).diff()
     whole = (fpr[:-1] >= alpha) & (fpr[1:] <= beta)
     return (inside * tpr.diff() * torch.where(whole, 0.5, 1.0)).sum()
