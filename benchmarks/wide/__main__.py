@@ -1,46 +1,72 @@
-"""`python -m benchmarks.wide run`, `trees` and `report`: the wide study, line by line."""
+"""The wide study: `python -m benchmarks.wide run`, `instead`, then `report`.
+
+Each finished run is a line, keyed by its whole configuration, and never run again.
+"""
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
+from benchmarks._report import replace_in_readme
 from benchmarks.coverage.store import Store
 
+from . import instead
 from .arms import ARMS
+from .fashion import CLASSES
 from .problems import PROBLEMS, data_of
+from .report import table
 from .training import run
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "wide.jsonl"
+BENCHMARKS = Path(__file__).resolve().parents[1]
+RESULTS = BENCHMARKS / "results" / "wide.jsonl"
+PAGE = BENCHMARKS.parent / "docs" / "choose.md"
 
 
 def main() -> None:
     arguments = _parser().parse_args()
-    torch.set_num_threads(1)
     store = Store(arguments.results)
-    for name in _chosen(PROBLEMS, arguments.problems):
-        for seed in range(arguments.seeds):
+    if arguments.command == "report":
+        replace_in_readme("wide", table(list(store.records.values())), PAGE)
+        return
+    torch.set_num_threads(1)
+    for seed in range(arguments.seeds):
+        for name in _chosen(PROBLEMS, arguments.problems):
+            if arguments.command == "instead":
+                _run_instead(store, name, seed)
+                continue
             for arm in _chosen(ARMS, arguments.arms):
                 for factor in arguments.lr_factors:
-                    config = {"problem": name, "arm": arm, "seed": seed, "lr_factor": factor}
-                    if store.find(config) is None:
-                        data = data_of(name, seed)
-                        found = run(PROBLEMS[name], data, ARMS[arm], seed=seed, lr_factor=factor)
-                        store.add(config, found)
-                        print(
-                            name, seed, arm, factor, found["tpr"], found["cpu_seconds"], flush=True
-                        )
+                    _run(store, name, arm, seed, factor)
 
 
-def _chosen(names: object, patterns: list[str]) -> list[str]:
+def _run(store: Store, name: str, arm: str, seed: int, factor: float) -> None:
+    config = {"problem": name, "arm": arm, "seed": seed, "lr_factor": factor}
+    if store.find(config) is None:
+        found = run(PROBLEMS[name], data_of(name, seed), ARMS[arm], seed=seed, lr_factor=factor)
+        store.add(config, found)
+        print(name, seed, arm, factor, found["tpr"], found["cpu_seconds"], flush=True)
+
+
+def _run_instead(store: Store, name: str, seed: int) -> None:
+    """What one would take for images is a network itself, and texts are the same for all models."""
+    config = {"problem": name, "arm": "instead", "seed": seed, "lr_factor": 1.0}
+    if name not in CLASSES and store.find(config) is None:
+        found = store.add(config, instead.run(name, data_of(name, seed)))["result"]
+        print(name, seed, found["trial"], found["tpr"], found["cpu_seconds"], flush=True)
+
+
+def _chosen(names: Iterable[str], patterns: list[str]) -> list[str]:
     return [name for name in names if any(fnmatch.fnmatch(name, p) for p in patterns)]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.wide", description=__doc__)
+    parser.add_argument("command", choices=["run", "instead", "report"])
     parser.add_argument("--problems", nargs="*", default=["*"])
     parser.add_argument("--arms", nargs="*", default=["*"])
     parser.add_argument("--seeds", type=int, default=5)
