@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # Without `plot` and `torchmetrics`: `from pauc import *` must not fail where an extra is missing.
 __all__ = [
     "BandEdges",
+    "BandLoader",
     "BandSampler",
     "OperatingPoint",
     "PAUCAtBudgetLoss",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from pauc.modules.partial_auc import PAUCAtBudgetLoss
     from pauc.modules.schedule import PAUCSchedule, ScheduleConfig, ScheduleValues, schedule_at
     from pauc.presets import recommend_queue_size
+    from pauc.sampling.loader import BandLoader
     from pauc.sampling.sampler import BandSampler
     from pauc.thresholds import OperatingPoint, select_threshold
 else:
@@ -122,6 +124,7 @@ else:
             "schedule_at",
         ),
         "pauc.presets": ("recommend_queue_size",),
+        "pauc.sampling.loader": ("BandLoader",),
         "pauc.sampling.sampler": ("BandSampler",),
         "pauc.thresholds": ("OperatingPoint", "select_threshold"),
     }
