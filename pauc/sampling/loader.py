@@ -28,7 +28,8 @@ class BandLoader:
     A Hugging Face ``Trainer`` returns it from ``get_train_dataloader``, skorch from
     ``get_iterator``. Batches are on the CPU: Lightning and ``Trainer`` move them, others do it
     themselves. For Lightning's ``overfit_batches``, which wants the same batches in each epoch,
-    pass ``list(itertools.islice(loader, k))``.
+    pass ``DataLoader(list(itertools.islice(loader, k)), batch_size=None)``; given a BandLoader, it
+    would take the first batches of another pass in each epoch.
 
     Args:
         dataset: one that is indexed by a row; or by a list of rows if ``whole_batches``.
