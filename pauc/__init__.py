@@ -12,6 +12,7 @@ __all__ = [
     "BandEdges",
     "BandLoader",
     "BandSampler",
+    "BandStream",
     "OperatingPoint",
     "PAUCAtBudgetLoss",
     "PAUCConfig",
@@ -27,6 +28,7 @@ __all__ = [
     "SmoothAPConfig",
     "SmoothAPLoss",
     "SmoothAPOptions",
+    "StreamBatch",
     "band_edges",
     "distributed",
     "enqueue",
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from pauc.presets import recommend_queue_size
     from pauc.sampling.loader import BandLoader
     from pauc.sampling.sampler import BandSampler
+    from pauc.sampling.stream import BandStream, StreamBatch
     from pauc.thresholds import OperatingPoint, select_threshold
 else:
     _NEED_AN_EXTRA = ("plot", "torchmetrics")
@@ -126,6 +129,7 @@ else:
         "pauc.presets": ("recommend_queue_size",),
         "pauc.sampling.loader": ("BandLoader",),
         "pauc.sampling.sampler": ("BandSampler",),
+        "pauc.sampling.stream": ("BandStream", "StreamBatch"),
         "pauc.thresholds": ("OperatingPoint", "select_threshold"),
     }
     _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
