@@ -1,6 +1,6 @@
 """Lightning: the loss as a part of the module, so that its queue is in every checkpoint.
 
-Batches come from a `BandSampler` by a `BandLoader`, whose state Lightning saves as well.
+Batches come from a `BandSampler` by a `BandLoader`, whose state is saved as well.
 
     pip install ".[examples,integrations]"
     python examples/lightning_module.py [--quick]              # one process, then a resumed run
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -39,6 +40,7 @@ class Aspen(lightning.LightningModule):
     def __init__(self, data: Covertype) -> None:
         super().__init__()
         self.data = data
+        self.saved_loader: dict[str, Any] | None = None
         self.net = mlp()
         # The loss sees the rows of all ranks, so what it is told is of the batch of all.
         whole = BandSampler(data.train.targets, BATCH_SIZE, rank=0, world_size=1)
@@ -60,7 +62,17 @@ class Aspen(lightning.LightningModule):
         targets = self.data.train.targets
         self.sampler = BandSampler(targets, BATCH_SIZE // self.trainer.world_size)
         rows = torch.arange(len(targets))
-        return BandLoader(TensorDataset(*self.data.train, rows), self.sampler)
+        self.loader = BandLoader(TensorDataset(*self.data.train, rows), self.sampler)
+        if self.saved_loader is not None:
+            self.loader.load_state_dict(self.saved_loader)
+        return self.loader
+
+    # Lightning saves the loader's state by itself, but loads it in the middle of an epoch only.
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["loader"] = self.loader.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.saved_loader = checkpoint["loader"]
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(TensorDataset(*self.data.validation), 8192)

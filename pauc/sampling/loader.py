@@ -21,7 +21,7 @@ class BandLoader:
     over ranks, and a `BandSampler` has done both already. Pass it as it is::
 
         loader = BandLoader(TensorDataset(features, targets, rows), BandSampler(targets, 1024))
-        lightning.Trainer(...).fit(model, loader)                # saves and loads its state
+        lightning.Trainer(...).fit(model, loader)
         model, optimizer = accelerator.prepare(model, optimizer)        # not the loader
         for x, y, rows in loader: ...
 

@@ -56,7 +56,7 @@ class BandStream(IterableDataset[StreamBatch]):
     ``max_prefetch`` batches.
 
     The stream lives in the process that trains, since scores must reach it: workers belong in the
-    source. Frameworks take it as it is, like a :class:`pauc.BandLoader`; Lightning saves its state.
+    source. Frameworks take it as it is, like a :class:`pauc.BandLoader`.
 
     Args:
         source: yields rows, or batches of any size if ``batched``; ``iter(source)`` is called for

@@ -107,7 +107,7 @@ class Stop(lightning.Callback):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("step", [7, 40, 45])
-def test_lightning_resumes_the_sampler_without_being_asked(tmp_path, step, num_workers):
+def test_lightning_resumes_the_sampler_in_the_middle_of_an_epoch(tmp_path, step, num_workers):
     """An epoch has 40 batches."""
 
     def module():
