@@ -17,7 +17,7 @@ README = HERE / "README.md"
 
 
 def update(synthetic: Sequence[Path], real: Sequence[Path]) -> None:
-    """Write all tables and figures: here, and the summary of the real part into the main README."""
+    """Write all tables and figures: here, and a summary of the real part on the page on choosing."""
     for spot, paths, groups in (
         ("synthetic", synthetic, synthetic_groups),
         ("real", real, real_groups),
@@ -28,5 +28,5 @@ def update(synthetic: Sequence[Path], real: Sequence[Path]) -> None:
         if made:
             draw(made, HERE / f"coverage-{spot}.png")
     if made:  # the real groups
-        replace_in_readme("coverage-summary", summary(made), ROOT / "README.md")
+        replace_in_readme("coverage-summary", summary(made), ROOT / "docs" / "choose.md")
         draw_summary(made, ROOT / "docs" / "coverage.png")

@@ -19,7 +19,7 @@ from . import instead
 from .arms import ARMS
 from .fashion import CLASSES
 from .problems import PROBLEMS, data_of
-from .report import table
+from .report import summary, table
 from .training import run
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
@@ -31,7 +31,9 @@ def main() -> None:
     arguments = _parser().parse_args()
     store = Store(arguments.results)
     if arguments.command == "report":
-        replace_in_readme("wide", table(list(store.records.values())), PAGE)
+        records = list(store.records.values())
+        replace_in_readme("wide", table(records), PAGE)
+        replace_in_readme("wide-summary", summary(records), BENCHMARKS.parent / "README.md")
         return
     torch.set_num_threads(1)
     for seed in range(arguments.seeds):

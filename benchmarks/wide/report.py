@@ -9,6 +9,8 @@ from typing import Any
 from benchmarks.coverage.intervals import difference, estimate
 from benchmarks.coverage.store import Record
 
+from .problems import PROBLEMS
+
 OURS = "preset, sampler, from log-odds"
 SHOWN = {
     "BCE, from log-odds": "BCE",
@@ -19,41 +21,71 @@ SHOWN = {
     "preset, from log-odds": "`for_budget`",
     OURS: "**`for_budget`, sampler**",
 }
+INSTEAD = "instead"
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # by arm and seed
 
 
 def table(records: Sequence[Record]) -> str:
-    """Return the Markdown table: a row for each problem, TPR at an FPR of 0.5 % (0.1 %)."""
-    problems: dict[str, dict[str, dict[int, Any]]] = defaultdict(lambda: defaultdict(dict))
+    """Return the table of all arms: a row for each problem, TPR at an FPR of 0.5 % (0.1 %)."""
+    head = ["problem", *SHOWN.values(), "minus the best BCE", "best BCE", "seeds", "instead"]
+    return _markdown(head, [_row(*each) for each in _problems(records)])
+
+
+def summary(records: Sequence[Record]) -> str:
+    """Return the short table: BCE, the best BCE, ours, the difference, what one takes instead."""
+    head = ["problem", "BCE", "best BCE", "**`for_budget` with `BandSampler`**", "minus best BCE"]
+    rows = []
+    for name, results in _problems(records):
+        best = best_bce(results)
+        short = [_mean(results.get(arm, {})) for arm in ("BCE, from log-odds", best, OURS)]
+        minus, seeds = _difference(results, best)
+        rows.append([name, *short, minus, seeds, _mean(results.get(INSTEAD, {}))])
+    return _markdown([*head, "seeds", "instead"], rows)
+
+
+def _problems(records: Sequence[Record]) -> list[tuple[str, Results]]:
+    found: dict[str, dict[str, dict[int, Any]]] = defaultdict(lambda: defaultdict(dict))
     for record in records:
         config = record["config"]
         if config["lr_factor"] == 1:
-            problems[config["problem"]][config["arm"]][config["seed"]] = record["result"]
-    head = ["problem", *SHOWN.values(), "minus the best BCE arm", "seeds"]
+            found[config["problem"]][config["arm"]][config["seed"]] = record["result"]
+    return [(name, found[name]) for name in PROBLEMS if OURS in found[name]]
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
     rule = ["---", *["--:"] * (len(head) - 1)]
-    rows = [_row(name, results) for name, results in problems.items() if OURS in results]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
 def _row(name: str, results: Results) -> list[str]:
     best = best_bce(results)
+    cells = [_cell(results.get(arm, {})) for arm in SHOWN]
+    minus, seeds = _difference(results, best)
+    return [name, *cells, minus, SHOWN[best], seeds, _cell(results.get(INSTEAD, {}))]
+
+
+def _difference(results: Results, best: str) -> tuple[str, str]:
     ours, theirs = (_tpr(results[arm], "0.005") for arm in (OURS, best))
     found = difference(ours, theirs)
     assert found is not None
-    cells = [_cell(results.get(arm, {})) for arm in SHOWN]
-    return [name, *cells, f"{found.signed} ({SHOWN[best]})", str(found.n)]
+    return f"{found.mean:+.3f}" if found.n == 1 else found.signed, str(found.n)
+
+
+def _mean(by_seed: Mapping[int, Mapping[str, Any]]) -> str:
+    return f"{estimate(_tpr(by_seed, '0.005')).mean:.3f}" if by_seed else ""
 
 
 def best_bce(results: Results) -> str:
     """Return the arm without this library's loss that validation rows prefer."""
     others = [arm for arm in SHOWN if arm in results and not arm.startswith("preset")]
     seeds = set(results[OURS]).intersection(*(results[arm] for arm in others))
-    return max(others, key=lambda arm: sum(results[arm][seed]["chosen_by"] for seed in seeds))
+    chosen = {arm: sum(results[arm][seed]["chosen_by"] for seed in seeds) for arm in others}
+    return max(chosen, key=lambda arm: chosen[arm])
 
 
 def _cell(by_seed: Mapping[int, Mapping[str, Any]]) -> str:
     if not by_seed:
-        return "not run"
+        return ""
     at_budget, below = (estimate(_tpr(by_seed, fpr)).mean for fpr in ("0.005", "0.001"))
     return f"{at_budget:.3f} ({below:.3f})"
 

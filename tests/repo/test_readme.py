@@ -31,11 +31,17 @@ def test_it_is_short():
     assert len(README.read_text().splitlines()) <= 200
 
 
+@pytest.mark.parametrize("edge", ["begin", "end"])
 @pytest.mark.parametrize(
-    "spot", ["<!-- coverage-summary:begin -->", "<!-- coverage-summary:end -->"]
+    ("page", "spot"),
+    [
+        ("README.md", "wide-summary"),
+        ("docs/choose.md", "wide"),
+        ("docs/choose.md", "coverage-summary"),
+    ],
 )
-def test_the_study_finds_its_place(spot):
-    assert README.read_text().count(spot) == 1
+def test_the_studies_find_their_places(page, spot, edge):
+    assert (ROOT / page).read_text().count(f"<!-- {spot}:{edge} -->") == 1
 
 
 def told_to_install() -> list[Path]:

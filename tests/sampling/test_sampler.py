@@ -90,7 +90,9 @@ def test_a_batch_larger_than_the_data_set_repeats_it():
 def test_an_epoch_covers_the_data_set_once_with_iid_rows(iid_share, expected):
     targets = binary_targets()  # 385 rows are not ignored
     sampler = BandSampler(targets, 32, iid_share=iid_share, positive_share=0.0)
-    assert len(sampler) == len(list(sampler)) == len(list(sampler)) == expected
+    assert len(sampler) == len(list(sampler)) == expected
+    sampler.refresh()
+    assert len(list(sampler)) == expected
 
 
 def test_rates_are_those_of_the_batches():
@@ -379,6 +381,7 @@ def test_a_saved_sampler_is_not_tied_to_its_state():
         assert list(resumed) == rest
         assert len(rest) == len(sampler) - 3
         resumed.update(torch.arange(400), scores_of(targets, seed=5))
+        resumed.refresh()
         # The saved epoch is over with its rest; the next one is whole.
         assert len(list(resumed)) == len(sampler)
 
@@ -397,12 +400,24 @@ def test_after_a_complete_epoch_the_next_one_follows():
     sampler = BandSampler(binary_targets(), 32)
     first = list(sampler)
     state = sampler.state_dict(consumed=len(first))
+    sampler.refresh()
     second = list(sampler)
     assert second != first
     sampler.load_state_dict(state)
     assert list(sampler) == second
     iter(sampler)
     sampler.state_dict(consumed=0)  # counts from the new iteration, not from the one before
+
+
+def test_hard_negatives_without_a_refresh_are_warned_of_once():
+    sampler = BandSampler(binary_targets(), 32)
+    list(sampler)
+    with pytest.warns(UserWarning, match="an epoch is over without a call of refresh"):
+        list(sampler)
+    list(sampler)  # said once
+    without_hard = BandSampler(binary_targets(), 32, iid_share=0.75, positive_share=0.25)
+    list(without_hard)
+    list(without_hard)
 
 
 def test_resuming_with_workers_loses_no_prefetched_batch():
