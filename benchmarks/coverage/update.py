@@ -17,7 +17,7 @@ README = HERE / "README.md"
 
 
 def update(synthetic: Sequence[Path], real: Sequence[Path]) -> None:
-    """Write all tables and figures: here, and a summary of the real part on the page on choosing."""
+    """Write all tables and figures: here, and a summary of the real part on the choosing page."""
     for spot, paths, groups in (
         ("synthetic", synthetic, synthetic_groups),
         ("real", real, real_groups),

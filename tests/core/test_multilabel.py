@@ -551,9 +551,12 @@ def test_metrics_by_column(metric, ignore_index):
     rows = torch.where(spoiled, math.nan, whole), torch.where(spoiled, 1, targets)
     with pytest.raises(ValueError, match="in column 1: scores must not be nan, got 1 nan"):
         metric(*rows)
-    with pytest.raises(ValueError, match="in column 2: targets must hold both classes"):
-        metric(whole, targets.index_fill(1, torch.tensor(2), 0))
-    with pytest.raises(ValueError, match=r"must be \[N\] or \[N, 1\], got shape \[60, "):
+    without = targets.index_fill(1, torch.tensor(2), 0)
+    with pytest.warns(UserWarning, match="column 2: targets must hold both classes"):
+        found = metric(whole, without)
+    assert found[2].isnan().all()
+    assert torch.equal(found[:2], metric(whole[:, :2], without[:, :2]))
+    with pytest.raises(ValueError, match=r"targets must be \[N\], .*got shape \[60, "):
         metric(scores, targets[:, :2])
 
 
