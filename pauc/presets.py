@@ -74,7 +74,7 @@ def preset_for_budget(
     - The band goes from 0 to the budget, or further, until 50 iid negatives of a batch lie in it:
       with fewer the gradient is mostly noise. At most to an FPR of 0.1.
     - The queue is so long that, with the batch, some 100 iid negatives lie in the band
-      (:func:`pauc.recommend_queue_size`); at most 65,536 rows.
+      (:func:`pauc.recommend_queue_size`), in whole batches; at most 65,536 rows.
     - Batches with 50 positives do without those of the queue (``pos_numerator="live"``), which are
       out of date. With fewer, the queue is so long that it has 50, within the same limit.
     - From 5 positives in a batch on, a long queue does not shrink the gradient
@@ -116,7 +116,9 @@ def preset_for_budget(
     rows = recommend_queue_size(beta, positive_rate=1 - negatives) - batch_size
     if positives < _POSITIVES:
         rows = max(rows, math.ceil(_POSITIVES / positive_rate))
-    queue_size = min(max(rows, 0), _LONGEST_QUEUE)
+    # Whole batches: ranks that share a batch in another order then hold the same rows.
+    whole = math.ceil(max(rows, 0) / batch_size) * batch_size
+    queue_size = min(whole, _LONGEST_QUEUE)
     added = max(1 - iid_share - positive_rate, 0.0)  # hard negatives, which lie in the band
     weight = min(_PUSH * positive_rate * (added + beta * negatives), 1.0)
     options: PAUCOptions = {

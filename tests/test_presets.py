@@ -33,6 +33,7 @@ def test_band_and_queue_keep_their_promises(budget, batch_size, rate, iid_share)
     else:
         assert in_band >= 50 * (1 - 1e-9) or beta >= 0.1
     if preset.queue_size < 65_536:
+        assert preset.queue_size % batch_size == 0
         pool = batch_size + preset.queue_size
         assert pool * negatives * beta >= 100 * (1 - 1e-9)
         positives = batch_size if preset.options["pos_numerator"] == "live" else preset.queue_size
@@ -59,14 +60,14 @@ def test_a_dense_batch_needs_no_long_queue():
     assert (plain.queue_size, plain.options["pos_numerator"]) == (25_000, "pool")
     assert plain.options["gradient_scale"] == "pool"
     dense = preset_for_budget(0.005, batch_size=1000, positive_rate=0.25, iid_share=0.5)
-    assert (dense.queue_size, dense.options["pos_numerator"]) == (1667, "live")
+    assert (dense.queue_size, dense.options["pos_numerator"]) == (2000, "live")
     assert dense.options["gradient_scale"] == "live"
 
 
 def test_a_sampler_says_what_is_in_its_batches():
     targets = torch.zeros(10_000, dtype=torch.int64)
     targets[:200] = 1
-    sampler = BandSampler(targets, 250, world_size=2)
+    sampler = BandSampler(targets, 250, rank=0, world_size=2)
     known = {"positive_rate": sampler.positive_rate, "iid_share": sampler.iid_share}
     by_hand = preset_for_budget(0.005, batch_size=500, **known)
     assert preset_for_budget(0.005, sampler=sampler) == by_hand
@@ -81,7 +82,7 @@ def test_reasons_name_band_batch_and_what_a_larger_one_would_give():
     assert "has 2.5 iid negatives within the budget" in band
     assert band.endswith("from 10,205 rows on the band is the budget, with 4,096 rows it is 1.25 %")
     assert "0.0195" in weight
-    assert "2,500 rows" in queue
+    assert "2,560 rows" in queue
     assert "10.2" in queue
     large = preset_for_budget(0.05, batch_size=65_536, positive_rate=0.02).reasons
     assert large[0].startswith("band 5 %, the budget: a batch has 3,211")
@@ -102,7 +103,7 @@ def test_from_five_positives_in_a_batch_on_their_number_is_a_divisor(rate, scale
 def test_module_has_what_the_preset_chose_and_shows_it():
     preset = preset_for_budget(0.005, batch_size=1000, positive_rate=0.02)
     module = PAUCAtBudgetLoss.for_budget(0.005, batch_size=1000, positive_rate=0.02)
-    assert module.queue_size == preset.queue_size == 2500
+    assert module.queue_size == preset.queue_size == 3000
     assert module.config._asdict().items() >= preset.options.items()
     for name, value in preset.options.items():
         assert f"{name}={value!r}" in repr(module)

@@ -312,9 +312,9 @@ class QueuedLoss(QueueHolder):
         cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
         if cap is not None:
             found["subsampled"] = subsampling(batch_rows + int(self.queue.fill), cap)
-        if self._preset is not None and not has_iid_mask:
-            found["iid_mask"] = no_iid_mask(self._preset.iid_share)
         if self._queue_moves():
+            if self._preset is not None and not has_iid_mask:
+                found["iid_mask"] = no_iid_mask(self._preset.iid_share)
             self._calls += 1
             if is_due(self._calls):
                 found |= self._look_at_queue()
