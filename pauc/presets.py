@@ -1,4 +1,4 @@
-"""Rules of thumb: how long a queue must be, and the options that the coverage study supports."""
+"""Rules of thumb: how long a queue must be, and the options that the studies support."""
 
 from __future__ import annotations
 
