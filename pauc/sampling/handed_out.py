@@ -29,12 +29,13 @@ class HandedOut:
         self._replay: deque[Tensor] = deque()
 
     def begin(self) -> bool:
-        """Begin an epoch, unless a resumed one has to go on; return whether one was behind it."""
+        """Begin an epoch, unless a resumed one has to go on; return whether a whole one is over."""
         # Only if a batch was handed out, since a DataLoader with workers calls `iter` twice.
-        had_begun = self.handed > 0
-        if had_begun:
-            self.in_epoch = self.handed = 0
-        return had_begun
+        if self.handed == 0:
+            return False
+        is_over = self.in_epoch >= self.num_batches
+        self.in_epoch = self.handed = 0
+        return is_over
 
     def batches(self, draw: Callable[[], Tensor]) -> Iterator[Tensor]:
         """Yield the rest of the epoch: what was drawn before a resume, then what ``draw`` gives."""

@@ -37,6 +37,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`isinstance:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*'set_vital' is deprecated:UserWarning"),
+    # Most of these trainings look at which rows come, and refresh nothing.
+    pytest.mark.filterwarnings("ignore:BandSampler. an epoch is over:UserWarning"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists:UserWarning"),
 ]
 DATA = TensorDataset(TARGETS, torch.arange(len(TARGETS)))
