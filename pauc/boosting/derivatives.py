@@ -8,9 +8,10 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from pauc.arrays import in_kind
 from pauc.boosting.band import band_of
 from pauc.boosting.column import Column, make_column
-from pauc.boosting.rows import Array, Rows, as_tensor, like, make_rows
+from pauc.boosting.rows import Array, Rows, as_tensor, make_rows
 from pauc.boosting.workers import Alone
 from pauc.checks import check_band, check_choice, check_int, check_real
 from pauc.config import Interpolation, Link
@@ -107,7 +108,7 @@ def band_objective(
     rows = make_rows(scores, targets, sample_weight)
     shape = as_tensor("scores", scores).shape
     gradient, hessian = derivatives(rows, options, Alone())
-    return like(scores, gradient.reshape(shape)), like(scores, hessian.reshape(shape))
+    return in_kind(gradient.reshape(shape), scores), in_kind(hessian.reshape(shape), scores)
 
 
 def derivatives(rows: Rows, options: Options, workers: Alone) -> tuple[Tensor, Tensor]:
@@ -230,4 +231,6 @@ def log_odds(targets: Array, *, sample_weight: Array | None = None, num_class: i
     for index in range(num_class):
         positives, negatives = make_column(rows, index).side_weights(Alone())
         found.append(math.log(positives / negatives))
-    return found[0] if num_class == 1 else like(targets, torch.tensor(found, dtype=torch.float64))
+    return (
+        found[0] if num_class == 1 else in_kind(torch.tensor(found, dtype=torch.float64), targets)
+    )

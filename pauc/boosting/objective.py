@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pauc._public import public_in
+from pauc.arrays import in_kind
 from pauc.boosting.derivatives import MAX_STEP, Options, derivatives
 from pauc.boosting.engines import Call, read_call
 from pauc.boosting.parameters import Parameters
-from pauc.boosting.rows import Array, Rows, as_tensor, like, make_rows
+from pauc.boosting.rows import Array, Rows, as_tensor, make_rows
 from pauc.boosting.workers import Alone, workers_now
 from pauc.checks import check_int, check_real
 from pauc.config import Interpolation, Link
@@ -109,7 +110,8 @@ class BandObjective(Parameters):
         rows = _agreed_rows(call, workers)
         shape = as_tensor("scores", call.scores).shape
         gradient, hessian = derivatives(rows, self._options(), workers)
-        return like(call.scores, gradient.reshape(shape)), like(call.scores, hessian.reshape(shape))
+        found = gradient.reshape(shape), hessian.reshape(shape)
+        return in_kind(found[0], call.scores), in_kind(found[1], call.scores)
 
     def calc_ders_range(self, *_: Any) -> Any:
         """Refuse: CatBoost calls this with a block of rows, and a band takes all of them."""

@@ -88,8 +88,3 @@ def as_tensor(name: str, value: Array) -> Tensor:
     # torch shares no memory with arrays that are read-only or step backwards: it warns, or raises.
     shared = array.flags.writeable and min(array.strides, default=0) >= 0
     return torch.from_numpy(array if shared and array.dtype.isnative else array.copy())
-
-
-def like(value: Array, tensor: Tensor) -> Array:
-    """Return a tensor where the caller gave one, and a NumPy array where not."""
-    return tensor if isinstance(value, Tensor) else tensor.numpy()

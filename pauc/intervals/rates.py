@@ -57,8 +57,8 @@ def tpr_at_fpr_interval(
         return best_tpr(tp, fp, budgets, slack)
 
     measure = _measure(read, n_resamples, seed, confidence)
-    table = table_of(scores, targets, sample_weight, ignore_index)
-    return interval_in_kind(by_column(measure, table, (3, *budgets.shape)), table, scores)
+    rows = (scores, targets, sample_weight, ignore_index)
+    return _interval(measure, rows, tuple(budgets.shape))
 
 
 def fpr_at_tpr_interval(
@@ -96,8 +96,19 @@ def fpr_at_tpr_interval(
         return least_fpr(fp, tp, shares, slack)
 
     measure = _measure(read, n_resamples, seed, confidence)
-    table = table_of(scores, targets, sample_weight, ignore_index)
-    return interval_in_kind(by_column(measure, table, (3, *shares.shape)), table, scores)
+    rows = (scores, targets, sample_weight, ignore_index)
+    return _interval(measure, rows, tuple(shares.shape))
+
+
+def _interval(
+    measure: Callable[[Column], Tensor],
+    rows: tuple[ArrayLike, ArrayLike, ArrayLike, int],
+    shape: tuple[int, ...],
+) -> Interval:
+    """Return the interval from the estimate and the ends of each column, ``[3, *shape]``."""
+    table = table_of(*rows)
+    found = by_column(measure, table, (3, *shape), level=4)
+    return interval_in_kind(found, table, rows[0])
 
 
 def _measure(

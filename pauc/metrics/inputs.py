@@ -85,14 +85,19 @@ def table_of(
 
 
 def by_column(
-    measure: Callable[[Column], Tensor], table: Table, shape: tuple[int, ...] = ()
+    measure: Callable[[Column], Tensor],
+    table: Table,
+    shape: tuple[int, ...] = (),
+    *,
+    level: int = 3,
 ) -> Tensor:
     """Return the measure of the only column; of several, all of them stacked, ``[C, ...]``.
 
-    Of several, an undefined one is nan in the given ``shape``, with a warning; a single one raises.
+    Of several, an undefined one is nan in the given ``shape``, with a warning that is shown at the
+    line ``level`` calls up; a single one raises.
     """
     blank = torch.full(shape, torch.nan, dtype=torch.float64, device=table.scores.device)
-    found = each_column(measure, table, blank)
+    found = each_column(measure, table, blank, level=level + 1)
     return found[0] if table.is_single else torch.stack(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -188,9 +189,8 @@ def tpr_at_fpr(
     def measure(vertices: Vertices) -> Tensor:
         return best_tpr(vertices.tp, vertices.fp, budgets, slack)
 
-    table = table_of(scores, targets, sample_weight, ignore_index)
-    found = by_column(lambda own: measure(vertices_of(own)), table, tuple(budgets.shape))
-    return in_kind(found, scores)
+    rows = (scores, targets, sample_weight, ignore_index)
+    return _read_off(measure, rows, tuple(budgets.shape))
 
 
 def fpr_at_tpr(
@@ -223,9 +223,8 @@ def fpr_at_tpr(
     def measure(vertices: Vertices) -> Tensor:
         return least_fpr(vertices.fp, vertices.tp, shares, slack)
 
-    table = table_of(scores, targets, sample_weight, ignore_index)
-    found = by_column(lambda own: measure(vertices_of(own)), table, tuple(shares.shape))
-    return in_kind(found, scores)
+    rows = (scores, targets, sample_weight, ignore_index)
+    return _read_off(measure, rows, tuple(shares.shape))
 
 
 def coverage_at_budget(
@@ -263,9 +262,24 @@ def coverage_at_budget(
     def measure(vertices: Vertices) -> Tensor:
         return best_tpr(vertices.tp, vertices.fp + vertices.tp, budgets, slack)
 
-    table = table_of(scores, targets, sample_weight, ignore_index)
-    found = by_column(lambda own: measure(vertices_of(own)), table, tuple(budgets.shape))
-    return in_kind(found, scores)
+    rows = (scores, targets, sample_weight, ignore_index)
+    return _read_off(measure, rows, tuple(budgets.shape))
+
+
+def _read_off(
+    measure: Callable[[Vertices], Tensor],
+    rows: tuple[ArrayLike, ArrayLike, ArrayLike, int],
+    shape: tuple[int, ...],
+) -> Answer:
+    """Return what is read off the curve of each column; for public functions to end with.
+
+    Args:
+        measure: from the curve to values of the given ``shape``.
+        rows: scores, targets, weights and the target of the rows to drop.
+    """
+    table = table_of(*rows)
+    found = by_column(lambda own: measure(vertices_of(own)), table, shape, level=4)
+    return in_kind(found, rows[0])
 
 
 def _roc(vertices: Vertices) -> ROCBand:

@@ -27,6 +27,14 @@ class Flank(NamedTuple):
 def make_flank(
     x: Tensor, index: Tensor, block: Tensor, y: Tensor, counts: Tensor, tau: Tensor
 ) -> Flank:
+    """Return the flank of positives ``x [P]`` and blocks of negatives ``y [C, n, b]``.
+
+    Args:
+        index: ``[P]``, the class of each positive.
+        block: ``[P]``, how many whole blocks of its class are above it.
+        counts: ``[C, n, b]``, how often each negative counts.
+        tau: ``[C]``, width of the link.
+    """
     # Only differences of neighbouring scores are formed, so that a far outlier costs no digits.
     lowest = y[..., -1]
     last = index * y.shape[1] + (block - 1).clamp(min=0)

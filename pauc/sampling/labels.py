@@ -142,13 +142,12 @@ def group_ranks() -> tuple[int, int]:
 
 def as_scores(scores: ArrayLike, n_rows: int, num_classes: int) -> Tensor:
     """Return the scores as ``[n_rows, num_classes]`` on the CPU, without gradient."""
-    scores = as_tensor(scores, "scores").cpu()
-    if scores.ndim == 1 and num_classes == 1:
-        scores = scores.unsqueeze(1)
-    if scores.shape != (n_rows, num_classes):
+    found = as_tensor(scores, "scores").cpu()
+    if found.ndim == 1 and num_classes == 1:
+        found = found.unsqueeze(1)
+    if found.shape != (n_rows, num_classes):
         raise ValueError(
             f"scores must be [{n_rows}, {num_classes}], one row for each index, "
-            f"got {list(scores.shape)}"
+            f"got {list(found.shape)}"
         )
-    found: Tensor = scores
     return found
