@@ -50,15 +50,14 @@ def bce(logits: Tensor, targets: Tensor, iid_mask: Tensor | None) -> Tensor:  # 
 
 
 def recipes(targets: Tensor, *, defaults: bool) -> dict[str, Loss]:
-    def preset(**batch: float) -> Loss:
-        return PAUCAtBudgetLoss.for_budget(BUDGET, batch_size=BATCH_SIZE, **batch)
-
-    dense = BandSampler(targets, BATCH_SIZE)
+    rate = targets.float().mean().item()
+    plain = PAUCAtBudgetLoss.for_budget(BUDGET, batch_size=BATCH_SIZE, positive_rate=rate)
+    sampled = PAUCAtBudgetLoss.for_budget(BUDGET, sampler=BandSampler(targets, BATCH_SIZE))
     found: dict[str, Loss] = {
         "BCE": bce,
-        "preset": preset(positive_rate=targets.float().mean().item()),
+        "preset": plain,
         "BCE, BandSampler": bce,
-        "preset, BandSampler": preset(positive_rate=dense.positive_rate, iid_share=dense.iid_share),
+        "preset, BandSampler": sampled,
     }
     if defaults:
         found["defaults, alone"] = PAUCAtBudgetLoss(1, beta=BUDGET)

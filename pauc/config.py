@@ -19,6 +19,7 @@ Reduction = Literal["mean", "sum", "none"]
 Interpolation = Literal["linear", "lower", "higher", "nearest", "midpoint"]
 Link = Literal["sigmoid", "logistic"]
 GradientScale = Literal["pool", "live"]
+WeightScale = Literal["unit", "explained"]
 EdgeGradient = Literal["detached", "implicit"]
 Number = float | Tensor  # a tensor: 0-dim, floating, of any device that the logits can meet
 
@@ -64,7 +65,11 @@ class PAUCConfig(NamedTuple):
         bce_weight: factor of a binary cross-entropy over the batch's present rows that is added to
             the loss: of each class against the rest, over all classes, reduced as the loss is; 0
             leaves it out.
-        pauc_weight: factor of the partial AUC part beside it; below 1 only for a warm-up on BCE.
+        pauc_weight: factor of the partial AUC part beside it, in units of ``weight_scale``.
+        weight_scale: ``"unit"``: 1. ``"explained"``: for each class the cube of the share of the
+            entropy of the pool's labels that its scores explain as logits, at least 0; needs a
+            ``bce_weight``. Then the part waits until the BCE has found where the positives are, and
+            keeps away where it cannot tell them apart.
         max_beta: bound on a ``beta`` that is a tensor; the rows that it reaches are put in order,
             and a ``beta`` beyond it is an index error. None: 1, all of them.
             :class:`pauc.PAUCSchedule` sets it.
@@ -87,6 +92,7 @@ class PAUCConfig(NamedTuple):
     edge_gradient: EdgeGradient = "detached"
     bce_weight: Number = 0.0
     pauc_weight: Number = 1.0
+    weight_scale: WeightScale = "unit"
     max_beta: float | None = None
 
 
@@ -122,6 +128,7 @@ class RecallAtQuantileConfig(NamedTuple):
     edge_gradient: EdgeGradient = _PAUC.edge_gradient
     bce_weight: Number = _PAUC.bce_weight
     pauc_weight: Number = _PAUC.pauc_weight
+    weight_scale: WeightScale = _PAUC.weight_scale
 
 
 @public
@@ -154,6 +161,7 @@ class SmoothAPConfig(NamedTuple):
     gradient_scale: GradientScale = _PAUC.gradient_scale
     bce_weight: Number = _PAUC.bce_weight
     pauc_weight: Number = _PAUC.pauc_weight
+    weight_scale: WeightScale = _PAUC.weight_scale
 
 
 LossConfig = PAUCConfig | RecallAtQuantileConfig | SmoothAPConfig
@@ -170,6 +178,7 @@ class SharedOptions(TypedDict, total=False):
     gradient_scale: GradientScale
     bce_weight: Number
     pauc_weight: Number
+    weight_scale: WeightScale
 
 
 class _BandOptions(SharedOptions, total=False):
@@ -215,6 +224,7 @@ _CHOICES = {
     "link": get_args(Link),
     "gradient_scale": get_args(GradientScale),
     "edge_gradient": get_args(EdgeGradient),
+    "weight_scale": get_args(WeightScale),
 }
 
 
@@ -301,3 +311,10 @@ def _check_shared(config: LossConfig) -> None:
         check_real(name, weight)
         if weight < 0:
             raise ValueError(f"{name} must not be negative, got {weight!r}")
+    explained = config.weight_scale == "explained"
+    if explained and not is_unread("bce_weight", config.bce_weight) and config.bce_weight == 0:
+        raise ValueError(
+            "bce_weight must be above 0 with weight_scale='explained', got 0: random scores "
+            "explain nothing, so that the loss would be 0 for good. Without BCE: "
+            "weight_scale='unit'"
+        )

@@ -19,13 +19,17 @@ _POSITIVES = 50
 # With fewer in a batch their number is no divisor to rely on: a lone one would weigh as much as
 # five do in the next batch, and where there is none the negatives would be pushed alone.
 _COUNTABLE = 5
-# So many times as hard as the BCE pushes a row at the start may the pairs push one in the band.
-_PUSH = 10.0
 _LONGEST_QUEUE = 65_536
 _MOST_LIKELY_PERCENT = 0.2  # a budget above it is hardly a low one
 # With fewer expected reference rows in the band than this, chance decides where its edges lie: the
 # loss warns, and the picture of the band's count draws a line here.
 STARVED = 10
+
+
+_WHY_WEIGHT = (
+    "BCE of weight 1, pairs of up to 1 as the scores of the pool explain its labels: none until "
+    "the BCE has found the positives, little where the classes overlap"
+)
 
 
 class BudgetPreset(NamedTuple):
@@ -67,10 +71,10 @@ def preset_for_budget(
     BCE of weight 1, which moves every row, and logistic pairs in raw logit units, which work on the
     top of the scores:
 
-    - The pairs push a row of the band at most 10 times as hard as the BCE pushes any row of a batch
-      at the start: ``pauc_weight`` is 10 times the batch's rate of positives times the share of its
-      rows in the band, and at most 1. Where the pairs are heavier, the few rows of the band lead,
-      and all others stay where random weights have put them.
+    - The pairs weigh what the scores have earned (``weight_scale="explained"``): nothing at first,
+      when the BCE must find where the positives are, up to 1 where the labels of the pool are
+      explained, and little for good where the classes overlap. Heavy from the first step on, the
+      few rows of the band would lead, and all others stay where random weights have put them.
     - The band goes from 0 to the budget, or further, until 50 iid negatives of a batch lie in it:
       with fewer the gradient is mostly noise. At most to an FPR of 0.1.
     - The queue is so long that, with the batch, some 100 iid negatives lie in the band
@@ -119,8 +123,6 @@ def preset_for_budget(
     # Whole batches: ranks that share a batch in another order then hold the same rows.
     whole = math.ceil(max(rows, 0) / batch_size) * batch_size
     queue_size = min(whole, _LONGEST_QUEUE)
-    added = max(1 - iid_share - positive_rate, 0.0)  # hard negatives, which lie in the band
-    weight = min(_PUSH * positive_rate * (added + beta * negatives), 1.0)
     options: PAUCOptions = {
         "beta": beta,
         "surrogate": "pairwise",
@@ -130,11 +132,12 @@ def preset_for_budget(
         "tau_scale": "unit",
         "temperature": 1.0,
         "bce_weight": 1.0,
-        "pauc_weight": weight,
+        "pauc_weight": 1.0,
+        "weight_scale": "explained",
     }
     reasons = (
         _why_band(budget, beta, batch_size, negatives),
-        _why_weight(weight),
+        _WHY_WEIGHT,
         _why_queue(queue_size, positives),
     )
     return BudgetPreset(queue_size, options, reasons, positive_rate, iid_share)
@@ -193,16 +196,6 @@ def _why_band(budget: float, beta: float, batch_size: int, negatives: float) -> 
     if budget < narrower < beta:
         sentence += f", with {larger:,} rows it is {_percent(narrower)}"
     return sentence
-
-
-def _why_weight(weight: float) -> str:
-    sentence = f"BCE of weight 1, pairs of weight {weight:.3g}"
-    if weight == 1:
-        return sentence
-    return (
-        f"{sentence}: a row in the band is pushed {_PUSH:.0f} times as hard as any other at the "
-        "start"
-    )
 
 
 def _why_queue(queue_size: int, positives: float) -> str:

@@ -40,18 +40,23 @@ def test_band_and_queue_keep_their_promises(budget, batch_size, rate, iid_share)
         assert positives * rate >= 50 * (1 - 1e-12)
 
 
-@given(budgets, batch_sizes, rates, iid_shares)
-def test_pairs_push_a_row_of_the_band_no_harder_than_promised(budget, batch_size, rate, iid_share):
-    """In a batch of ``N`` rows BCE pushes each by ``rate / N`` where scores are at the log-odds."""
-    options = preset_for_budget(
-        budget, batch_size=batch_size, positive_rate=rate, iid_share=iid_share
-    ).options
-    hard = max(1 - iid_share - rate, 0)
-    in_band = batch_size * (hard + options["beta"] * iid_share * (1 - rate))
-    by_pairs, by_bce = options["pauc_weight"] / in_band, rate / batch_size
-    assert by_pairs <= 10 * by_bce * (1 + 1e-9)
-    assert options["pauc_weight"] == 1 or math.isclose(by_pairs, 10 * by_bce)
-    assert options["bce_weight"] == 1
+@pytest.mark.parametrize(("gap", "low", "high"), [(0.0, 0.0, 0.0), (4.0, 0.8, 1.0)])
+def test_pairs_weigh_what_the_scores_have_earned(gap, low, high):
+    """Nothing where the scores say no more than the rate of positives, most where they say most."""
+    torch.manual_seed(0)
+    targets = (torch.arange(512) % 10 == 0).long()
+    logits = math.log(0.1 / 0.9) + gap * (2 * targets[:, None] - 1) + 1e-3 * torch.randn(512, 1)
+    known = {"batch_size": 512, "positive_rate": 0.1}
+    whole, bce, pairs = (
+        PAUCAtBudgetLoss.for_budget(0.05, **known, **options)(logits, targets).item()
+        for options in ({}, {"pauc_weight": 0.0}, {"weight_scale": "unit", "bce_weight": 0.0})
+    )
+    assert low * pairs - 1e-4 <= whole - bce <= high * pairs + 1e-4
+
+
+def test_pairs_that_explain_nothing_need_a_bce():
+    with pytest.raises(ValueError, match="bce_weight must be above 0"):
+        PAUCAtBudgetLoss.for_budget(0.05, batch_size=512, positive_rate=0.1, bce_weight=0.0)
 
 
 def test_a_dense_batch_needs_no_long_queue():
@@ -81,7 +86,7 @@ def test_reasons_name_band_batch_and_what_a_larger_one_would_give():
     assert band.startswith("band 9.96 %, 19.9 times the budget of 0.5 %")
     assert "has 2.5 iid negatives within the budget" in band
     assert band.endswith("from 10,205 rows on the band is the budget, with 4,096 rows it is 1.25 %")
-    assert "0.0195" in weight
+    assert "none until the BCE has found the positives" in weight
     assert "2,560 rows" in queue
     assert "10.2" in queue
     large = preset_for_budget(0.05, batch_size=65_536, positive_rate=0.02).reasons

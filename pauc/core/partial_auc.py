@@ -44,6 +44,7 @@ SUPPORT = Support(
         "edge_gradient": ("detached", "implicit"),
         "bce_weight": ANY,
         "pauc_weight": ANY,
+        "weight_scale": ("unit", "explained"),
         "max_beta": ANY,
     },
     tensors=True,

@@ -34,6 +34,7 @@ SUPPORT = Support(
         "gradient_scale": ("pool", "live"),
         "bce_weight": ANY,
         "pauc_weight": ANY,
+        "weight_scale": ("unit", "explained"),
     },
     tensors=True,
 )

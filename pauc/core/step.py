@@ -16,6 +16,7 @@ from pauc.config import LossConfig, Number, PosNumerator
 from pauc.core.batch import Batch
 from pauc.core.diagnostics import where_valid
 from pauc.core.enqueue import BatchEntry
+from pauc.core.explained import entropies_of, explained_weight
 from pauc.core.outcome import Outcome
 from pauc.core.pool import Pool, make_pool
 from pauc.core.queue import QueueState
@@ -91,7 +92,10 @@ def take_step(
     divisor = torch.where(weights.total > 0, weights.total, 1.0)
     value = class_mean(scored.contribution, positives, num_classes, divisor)
     valid = (weights.total > 0) & scored.defined
-    loss, per_class, valid = reduce_classes(value, valid, batch, config)
+    per_class, valid = losses_of_classes(value, valid, batch)
+    explained = config.weight_scale == "explained"
+    weight = explained_weight(entropies_of(pool)) if explained else None
+    loss = reduce_classes(per_class, valid, weight, config)
     counts = has_entropy(config)
     entropy = batch.cross_entropy(batch.present_weight()) if counts else None
     loss = blend(loss, entropy, config)
@@ -186,10 +190,8 @@ def live_factor(total: Tensor, live: Tensor) -> Tensor:
     return torch.where(live > 0, total.double() / live.double(), 1.0)
 
 
-def reduce_classes(
-    value: Tensor, valid: Tensor, batch: Batch, config: LossConfig
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the reduced loss, the loss per class and which classes count."""
+def losses_of_classes(value: Tensor, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the loss of each class, nan where there is none, and which classes count."""
     # A non-finite logit makes its class's loss and gradient nan, whatever the surrogate made of it,
     # so that a gradient scaler or a person sees the step that brought it.
     poisoned = ~batch.logits.detach().isfinite().all(dim=0)
@@ -197,13 +199,20 @@ def reduce_classes(
     attached = (batch.logits * factor).sum(dim=0)
     valid = valid | poisoned
     losses = torch.where(valid, 1 - value, 0.0) + attached
-    per_class = torch.where(valid, losses, math.nan)
+    return torch.where(valid, losses, math.nan), valid
+
+
+def reduce_classes(
+    per_class: Tensor, valid: Tensor, weight: Tensor | None, config: LossConfig
+) -> Tensor:
+    """Return the reduced loss of the classes that count, each times its weight ``[C]`` if any."""
+    losses = per_class if weight is None else per_class * weight.to(per_class.dtype)
     if config.reduction == "none":
-        return per_class, per_class, valid
-    loss = losses.sum()
+        return losses
+    loss = torch.where(valid, losses, 0.0).sum()
     if config.reduction == "mean":
         loss = loss / valid.sum().clamp(min=1)
-    return loss, per_class, valid
+    return loss
 
 
 def blend(loss: Tensor, entropy: Tensor | None, config: LossConfig) -> Tensor:

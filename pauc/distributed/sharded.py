@@ -30,6 +30,7 @@ from pauc.core.band import (
 from pauc.core.batch import Batch, Rows
 from pauc.core.diagnostics import edge_stats, where_valid
 from pauc.core.enqueue import BatchEntry
+from pauc.core.explained import Entropies, entropies_of, explained_weight
 from pauc.core.outcome import Outcome
 from pauc.core.pool import Pool, make_pool
 from pauc.core.queue import QueueState
@@ -37,6 +38,7 @@ from pauc.core.step import (
     Weights,
     blend,
     has_entropy,
+    losses_of_classes,
     numerator_positives,
     reduce_classes,
     weigh_positives,
@@ -168,7 +170,11 @@ def _loss_of_shards(
     pauc = value + _with_gradient(sums.gradient / divisor, batch.logits)
     poisoned = totals.poisoned > 0
     pauc = torch.where(poisoned, math.nan, pauc).to(leaf.dtype)
-    loss, per_class, valid = reduce_classes(pauc, valid | poisoned, batch, config)
+    per_class, valid = losses_of_classes(pauc, valid | poisoned, batch)
+    explained = None
+    if config.weight_scale == "explained":
+        explained = explained_weight(_summed_entropies(pool, ranks))
+    loss = reduce_classes(per_class, valid, explained, config)
     attached = (sums.entropy + (entropy - entropy.detach())).to(loss.dtype)
     loss = blend(loss, attached if has_entropy(config) else None, config)
 
@@ -201,6 +207,10 @@ def _totals(pool: Pool, batch: Batch, config: PAUCConfig, ranks: Ranks) -> _Tota
         present_weight=batch.present_weight(),
     )
     return _Totals(*ranks.sum(torch.stack([part.double() for part in own])).unbind())
+
+
+def _summed_entropies(pool: Pool, ranks: Ranks) -> Entropies:
+    return Entropies(*ranks.sum(torch.stack(entropies_of(pool))).unbind())
 
 
 def _band(pool: Pool, totals: _Totals, config: PAUCConfig, ranks: Ranks) -> Band:

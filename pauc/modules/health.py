@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from pauc.core.explained import explained_weight, sum_entropies
 from pauc.core.queue import QueueState
 from pauc.metrics import partial_auc
 
@@ -72,20 +73,50 @@ def find_other_rate(queue: QueueState, told: float) -> str:
 
 def find_stall(queue: QueueState, alpha: float, beta: float, calls: int) -> str:
     """Return what to say where a full queue's partial AUC is near chance after long; or ""."""
-    rows = int(queue.fill)
-    if calls < _LONG or rows < queue.scores.shape[1]:
+    if not _is_long(queue, calls):
         return ""
+    rows = int(queue.fill)
     reached = _partial_auc(queue, alpha, beta)
     chance = (alpha + beta) / 2
     if reached is None or reached > chance + min(3 * chance, 0.15 * (1 - chance)):
         return ""
     return (
         f"the training is stalled: after {calls} calls the partial AUC of the last {rows} rows is "
-        f"{reached:.3g}, and chance alone gives {chance:.3g}. Cure: bce_weight=1 with a smaller "
-        "pauc_weight (as for_budget chooses), batches by BandSampler, a wider band, small initial "
-        "weights where few rows have a feature (embeddings); or the inputs say nothing of the "
-        "targets"
+        f"{reached:.3g}, and chance alone gives {chance:.3g}. Cure: bce_weight=1 with "
+        "weight_scale='explained' (as for_budget chooses), batches by BandSampler, a wider band, "
+        "small initial weights where few rows have a feature (embeddings); or the inputs say "
+        "nothing of the targets"
     )
+
+
+def find_idle(queue: QueueState, alpha: float, beta: float, calls: int) -> str:
+    """Return what to say where pairs weighted by what is explained have no weight; or "".
+
+    Scores that rank well and explain nothing are no logits. Where they rank badly, too, the
+    training is stalled, which :func:`find_stall` says.
+    """
+    if find_stall(queue, alpha, beta, calls) or not _is_long(queue, calls):
+        return ""
+    if _partial_auc(queue, alpha, beta) is None or bool((_explained(queue) > 0).any()):
+        return ""
+    return (
+        f"the pairs have no weight: after {calls} calls the scores of the last "
+        f"{int(queue.fill)} rows tell positives from negatives, but explain nothing of them as "
+        "logits do. Cure: a larger bce_weight, an affine layer after the scores (of cosine "
+        "similarities, say), or weight_scale='unit'"
+    )
+
+
+def _explained(queue: QueueState) -> Tensor:
+    """Return ``[C]``: the weight that the queue's rows would give."""
+    rows = int(queue.fill)
+    known = queue.targets[..., :rows] >= 0
+    weight = known.view(-1, rows) * queue.weight[:rows]
+    return explained_weight(sum_entropies(queue.scores[:, :rows], _positives(queue), weight))
+
+
+def _is_long(queue: QueueState, calls: int) -> bool:
+    return calls >= _LONG and int(queue.fill) == queue.scores.shape[1]
 
 
 def _partial_auc(queue: QueueState, alpha: float, beta: float) -> float | None:

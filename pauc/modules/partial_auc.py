@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pauc._public import public
 from pauc.config import PAUCConfig, PAUCOptions
 from pauc.modules.base import ModuleOptions, QueuedLoss
-from pauc.modules.health import find_stall
+from pauc.modules.health import find_idle, find_stall
 from pauc.presets import DrawsBatches, preset_for_budget
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ class PAUCAtBudgetLoss(QueuedLoss):
         if float(self.config.pauc_weight) > 0:  # in a warm-up, BCE alone may take its time
             band = float(self.config.alpha), float(self.config.beta)
             found["stalled"] = find_stall(self.queue, *band, self._calls)
+            if self.config.weight_scale == "explained":
+                found["idle"] = find_idle(self.queue, *band, self._calls)
         return found
 
     def _budget(self) -> tuple[float, str]:

@@ -33,6 +33,7 @@ SUPPORT = Support(
         "gradient_scale": ("pool", "live"),
         "bce_weight": ANY,
         "pauc_weight": ANY,
+        "weight_scale": ("unit", "explained"),
     },
     at_default=("budget_basis", "max_pool_size", "edge_gradient", "max_beta"),
 )
@@ -42,7 +43,7 @@ class NativeOptions(NamedTuple):
     """A config as the native step is called with it."""
 
     ignore_index: int
-    has_entropy: bool
+    has_whole: bool  # the loss's gradient is more than one factor times that of the classes'
     by_class: bool  # there is a loss for each class
     numbers: tuple[int | float, ...]  # in the order of csrc/step.cpp, `parse_step`
     levels: list[float]  # FPR of each knot; of the pairwise surrogate, of the band's edges
@@ -62,13 +63,14 @@ def native_options(config: LossConfig) -> NativeOptions | None:
         config.pos_numerator == "pool",
         config.gradient_scale == "live",
         _REDUCTIONS[config.reduction],
+        config.weight_scale == "explained",
         float(config.temperature),
         float(config.pauc_weight),
         float(config.bce_weight),
     )
     return NativeOptions(
         ignore_index=int(config.ignore_index),
-        has_entropy=has_entropy(config),
+        has_whole=has_entropy(config) or config.weight_scale == "explained",
         by_class=config.reduction == "none",
         numbers=numbers,
         levels=[float(level) for level in knots],

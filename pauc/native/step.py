@@ -34,7 +34,7 @@ class _Found(NamedTuple):
     degenerate: Tensor  # [C] bool
     ref_count: Tensor  # [C] int64
     gradient: Tensor  # [N, C] of `per_class`
-    whole: Tensor | None  # [N, C] of `loss`; None: there is no cross-entropy in it
+    whole: Tensor | None  # [N, C] of `loss`; None: one factor times `gradient`
 
 
 def take_step(
@@ -102,7 +102,7 @@ def _allocate(entry: NativeEntry, options: NativeOptions) -> _Found:
         degenerate=scores.new_empty(classes, dtype=torch.bool),
         ref_count=scores.new_empty(classes, dtype=torch.int64),
         gradient=torch.zeros_like(scores),
-        whole=torch.empty_like(scores) if options.has_entropy else None,
+        whole=torch.empty_like(scores) if options.has_whole else None,
     )
 
 

@@ -85,6 +85,7 @@ EVEN_CASES = {
         "masked": True,
     },
 }
+NO_OPTIONS = ("loss", "weighted", "masked", "even", "learned")  # what a case says of its rows
 LOSSES = {"pauc": PAUCAtBudgetLoss, "recall": RecallAtQuantileLoss, "ap": SmoothAPLoss}
 COMPANIONS = {
     "recall": {"loss": "recall", "quantile": 0.2, "masked": True, "weighted": True},
@@ -188,7 +189,7 @@ def all_checks(rank, folder):
 
 
 def make_loss(options, gather, **more):
-    given = {k: v for k, v in options.items() if k not in ("loss", "weighted", "masked", "even")}
+    given = {k: v for k, v in options.items() if k not in NO_OPTIONS}
     kind = options.get("loss", "pauc")
     if options.get("even"):
         more["shard_queue"] = gather
@@ -527,6 +528,13 @@ SHARDED = {
         "num_classes": 3,
         "reduction": "sum",
     },
+    "explained": {
+        "surrogate": "pairwise",
+        "weight_scale": "explained",
+        "bce_weight": 0.5,
+        "weighted": True,
+        "learned": True,
+    },
     "live positives": {"pos_numerator": "live", "gradient_scale": "live", "queue_size": 0},
     "no checks": {
         "surrogate": "pairwise",
@@ -566,6 +574,8 @@ def _shard_run(options, rank, dtype):
         rows = batch(step, options, dtype)
         logits = rows.pop("features")[:, : module.num_classes]
         logits = (logits + 3 * logits.sin()).round(decimals=2 if step % 2 else 8)  # with ties
+        if options.get("learned"):
+            logits[:, 0] = 0.2 * logits[:, 0] + 4 * (rows["targets"] == 1) - 2
         rows = {"logits": logits, **rows}
         whole.queue_step, *_ = module.queue_step.clone(), _union(module.queue, whole)
         pooled = rows["logits"].clone().requires_grad_()

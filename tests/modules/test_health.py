@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 
 import pytest
@@ -30,8 +31,16 @@ def recipe(**changed):
 
 
 def healthy():
+    """Log-odds of positives from N(2, 1) among negatives from N(0, 1)."""
     targets = (torch.rand(ROWS) < 0.1).long()
-    return torch.randn(ROWS, 1) + 2 * targets[:, None], targets, {}
+    drawn = torch.randn(ROWS, 1) + 2 * targets[:, None]
+    return 2 * drawn - 2 - math.log(9), targets, {}
+
+
+def no_logits():
+    """As healthy, between -1 and 1 as cosines are."""
+    logits, targets, keywords = healthy()
+    return ((logits + 2) / 4).tanh(), targets, keywords
 
 
 def no_positive():
@@ -60,6 +69,7 @@ def chance():
         (probabilities, 40, r"all lie in [0, 1], as probabilities do"),
         (collapsed, 40, "have collapsed"),
         (chance, 520, "the training is stalled: after 512 calls"),
+        (no_logits, 520, "the pairs have no weight: after 512 calls"),
     ],
 )
 def test_each_mistake_is_named_once(draw, steps, words):

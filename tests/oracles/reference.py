@@ -43,6 +43,7 @@ class Options(NamedTuple):
     edge_gradient: str = "detached"  # leaves the value alone
     bce_weight: float = 0.0
     pauc_weight: float = 1.0
+    weight_scale: str = "unit"
 
 
 class Sample(NamedTuple):
@@ -313,6 +314,27 @@ def reduce_losses(per_class: list[float], valid: list[bool], reduction: str):
     return total / len(kept) if reduction == "mean" and kept else float(total)
 
 
+def explained_weight(pool: list[Sample]) -> float:
+    """The cube of the share of the labels' entropy that the scores explain."""
+    total = math.fsum(x.weight for x in pool)
+    positive = math.fsum(x.weight for x in pool if x.positive)
+    if not 0 < positive < total:
+        return 0.0
+    shares = positive / total, 1 - positive / total
+    entropy = -math.fsum(p * math.log(p) for p in shares)
+    losses = [x.weight * softplus(-x.score if x.positive else x.score) for x in pool]
+    return max(0.0, 1 - math.fsum(losses) / total / entropy) ** 3
+
+
+def weigh_classes(per_class: list[float], pools: list[list[Sample]], o: Options) -> list[float]:
+    if o.weight_scale == "unit":
+        return per_class
+    return [
+        NAN if math.isnan(loss) else loss * explained_weight(pool)
+        for loss, pool in zip(per_class, pools, strict=True)
+    ]
+
+
 def cross_entropy(pool: list[Sample]) -> float:
     """The mean by weight, over live rows, of log(1 + exp(-s)) of positives and log(1 + exp(s))."""
     live = [(x.score if x.positive else -x.score, x.weight) for x in pool if x.live]
@@ -380,7 +402,9 @@ def reference_step(
     ]
     stats = [class_stats(pool, f, o) for pool, f in zip(pools, frozen, strict=True)]
     return ReferenceResult(
-        loss=add_cross_entropy(reduce_losses(per_class, valid, o.reduction), pools, o),
+        loss=add_cross_entropy(
+            reduce_losses(weigh_classes(per_class, pools, o), valid, o.reduction), pools, o
+        ),
         per_class=per_class,
         valid=valid,
         degenerate=degenerate,
@@ -484,8 +508,11 @@ def reference_gradient(
         if frozen[c] is None:
             continue
         factors = live_factors(pool, frozen[c], o)
+        explained = explained_weight(pool) if o.weight_scale == "explained" else 1.0
         for sample in pool:
             if sample.live:
                 factor = factors[0] if sample.positive else factors[1]
-                gradient[sample.batch_row][c] = share * factor * slope(sample.batch_row, c)
+                gradient[sample.batch_row][c] = (
+                    share * explained * factor * slope(sample.batch_row, c)
+                )
     return gradient

@@ -23,6 +23,7 @@ from tests.oracles.reference import (
     reference_scale,
     reference_set,
     sigmoid,
+    weigh_classes,
     weighted_mean,
 )
 
@@ -89,7 +90,9 @@ def companion_step(
     ]
     per_class = [NAN if v is None else 1 - v for v in values]
     valid = [bad or v is not None for v, bad in zip(values, poisoned, strict=True)]
-    loss = add_cross_entropy(reduce_losses(per_class, valid, o.reduction), pools, o)
+    loss = add_cross_entropy(
+        reduce_losses(weigh_classes(per_class, pools, o), valid, o.reduction), pools, o
+    )
     batch = batch_rows(logits, targets, iid, weight)
     return loss, per_class, valid, poisoned, advance_queue(queue, batch, queue_size, o.ignore_index)
 

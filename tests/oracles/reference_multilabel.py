@@ -7,7 +7,14 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.oracles.reference import Options, Row, add_cross_entropy, class_pools, reduce_losses
+from tests.oracles.reference import (
+    Options,
+    Row,
+    add_cross_entropy,
+    class_pools,
+    reduce_losses,
+    weigh_classes,
+)
 
 
 class LabelledRow(NamedTuple):
@@ -68,4 +75,6 @@ def multilabel_loss(results, logits, targets, queue, *, iid, weight, **options):
     ]
     per_class = [r.per_class[0] for r in results]
     valid = [r.valid[0] for r in results]
-    return add_cross_entropy(reduce_losses(per_class, valid, o.reduction), pools, o)
+    return add_cross_entropy(
+        reduce_losses(weigh_classes(per_class, pools, o), valid, o.reduction), pools, o
+    )

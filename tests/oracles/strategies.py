@@ -148,9 +148,13 @@ def options(draw):
             "edge_gradient": st.sampled_from(["detached", "implicit"]),
             "bce_weight": st.sampled_from([0.0, 0.5, 2.0]),
             "pauc_weight": st.sampled_from([0.0, 0.25, 1.0]),
+            "weight_scale": st.sampled_from(["unit", "explained"]),
         },
     )
-    return {**draw(bands()), **draw(link_options()), **draw(others)}
+    drawn = {**draw(bands()), **draw(link_options()), **draw(others)}
+    if drawn.get("weight_scale") == "explained" and not drawn.get("bce_weight"):
+        drawn["bce_weight"] = 0.5  # it needs one
+    return drawn
 
 
 # --- batches ---

@@ -59,7 +59,7 @@ struct Batch {
 template <typename T>
 struct Step : Batch<T> {
     Size size, fill, num_knots;
-    int surrogate, scale, interpolation, pool_numerator, live_gradient, reduction;
+    int surrogate, scale, interpolation, pool_numerator, live_gradient, reduction, explained;
     double temperature, pauc_weight, bce_weight;
     // The queue. Slots from `fill` on are empty, and not read; the order of the rows is of no
     // concern.
@@ -76,7 +76,9 @@ struct Step : Batch<T> {
     bool* degenerate;             // [classes]
     int64_t* ref_count;           // [classes]
     T* gradient;                  // [rows, classes], of `per_class`; the caller has zeroed it
-    T* whole;                     // [rows, classes], of `loss`; null: there is no cross-entropy
+    // [rows, classes], of `loss`; null where that is the same factor of `gradient` for all classes:
+    // without a cross-entropy, and without `explained`.
+    T* whole;
 };
 
 // Whether a target or the weight of a present row is illegal. The step then declines, and Python

@@ -55,19 +55,22 @@ std::vector<double> take_entropy(const Step<T>& s) {
     return entropy;
 }
 
-// Writes the loss, and returns the factor that a class's loss has in it. `per_class` comes with 0
-// for an invalid class, and leaves with nan there.
+// Writes the loss, and returns the factor that a class's loss has in it, beside its own weight
+// `of_class`. `per_class` comes with 0 for an invalid class, and leaves with nan there.
 template <typename T>
-double reduce(const Step<T>& s, const std::vector<double>& entropy) {
+double reduce(
+    const Step<T>& s, const std::vector<double>& entropy, const std::vector<double>& of_class
+) {
     double loss = 0, entropies = 0, weight = s.pauc_weight;
     int64_t valid = 0;
     for (Size c = 0; c < s.classes; ++c) {
-        loss += s.per_class[c];
+        loss += of_class[c] * s.per_class[c];
         valid += s.valid[c];
         if (!s.valid[c]) s.per_class[c] = std::numeric_limits<T>::quiet_NaN();
         const double extra = s.whole ? s.bce_weight * entropy[c] : 0;
         entropies += extra;
-        if (s.reduction == NONE) s.loss[c] = static_cast<T>(weight * s.per_class[c] + extra);
+        if (s.reduction == NONE)
+            s.loss[c] = static_cast<T>(weight * of_class[c] * s.per_class[c] + extra);
     }
     if (s.reduction == NONE) return weight;
     if (s.reduction == MEAN) {

@@ -18,6 +18,7 @@
 #include "band.h"
 #include "batch.h"
 #include "enter.h"
+#include "explained.h"
 #include "losses.h"
 #include "pairs.h"
 #include "rows.h"
@@ -72,7 +73,8 @@ template <typename T>
 struct Scratch {
     Windows<T> windows;
     ClassRows rows;
-    double pairs = 0;  // how many the step has looked at so far
+    std::vector<double> weight;  // of each class's loss, before `pauc_weight`
+    double pairs = 0;            // how many the step has looked at so far
 };
 
 // Writes nan as a class's loss and gradient: what a nan or infinite logit makes of them, so that a
@@ -106,6 +108,7 @@ inline bool take_class(
     s.degenerate[index] = band.degenerate;
     const Positives<T> positives = gather_positives(s, c);
     if (!band.defined || !(positives.total > 0)) return true;
+    if (s.explained) scratch.weight[index] = explained_weight(s, c);
     if (s.surrogate == TRAPEZOID) {
         write_class(s, index, band, positives, {}, trapezoid_sums(positives, band), 1);
         return true;
@@ -127,15 +130,15 @@ inline std::optional<double> take_step(const Step<T>& s, bool validate) {
     if (validate && is_refused(s)) return {};
     const bool finite = all_finite(s.logits, s.rows * s.classes);
     const Rows<T> rows = sort_rows(s);
-    Scratch<T> scratch{Windows<T>(s), {}};
+    Scratch<T> scratch{Windows<T>(s), {}, std::vector<double>(s.classes, 1)};
     for (int32_t index = 0; index < s.classes; ++index)
         if (!take_class(s, rows, index, finite, scratch)) return {};
     std::vector<double> entropy;
     if (s.whole) entropy = take_entropy(s);
-    const double weight = reduce(s, entropy);
+    const double weight = reduce(s, entropy, scratch.weight);
     if (s.whole)
         for (Size k = 0; k < s.rows * s.classes; ++k)
-            s.whole[k] += static_cast<T>(weight) * s.gradient[k];
+            s.whole[k] += static_cast<T>(weight * scratch.weight[k % s.classes]) * s.gradient[k];
     return weight;
 }
 
@@ -210,10 +213,10 @@ bool parse_step(
     Addresses at;
     Address bounds, loss, per_class, valid, degenerate, ref_count, gradient, whole;
     if (!PyArg_ParseTuple(
-            arguments, "pp(nnnp)L(iiippiddd)O(KKKK)(KKKKKKK)K(KKKKKKK):step", &wide, &checks,  //
+            arguments, "pp(nnnp)L(iiippipddd)O(KKKK)(KKKKKKK)K(KKKKKKK):step", &wide, &checks,  //
             &s.rows, &s.classes, &s.size, &s.multilabel, &ignore_index,                        //
             &s.surrogate, &s.scale, &s.interpolation, &s.pool_numerator, &s.live_gradient,     //
-            &s.reduction, &s.temperature, &s.pauc_weight, &s.bce_weight, &list,                //
+            &s.reduction, &s.explained, &s.temperature, &s.pauc_weight, &s.bce_weight, &list,  //
             &at.logits, &at.targets, &at.iid, &at.weight,                                      //
             &at.held_scores, &at.held_targets, &at.held_iid, &at.held_weight,                  //
             &at.cursor, &at.fill, &at.step, &bounds,                                           //
