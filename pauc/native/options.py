@@ -34,7 +34,14 @@ SUPPORT = Support(
         "bce_weight": ANY,
         "pauc_weight": ANY,
     },
-    at_default=("budget_basis", "max_pool_size", "edge_gradient", "max_beta"),
+    at_default=(
+        "budget_basis",
+        "max_pool_size",
+        "edge_gradient",
+        "max_beta",
+        "precision",
+        "base_rate",
+    ),
 )
 
 
