@@ -81,8 +81,10 @@ def widest_fpr(precision: float, base_rate: float) -> float:
 
 def check_precision(precision: object, base_rate: object) -> None:
     """Raise unless ``0 < base_rate < precision < 1``."""
-    check_number("base_rate", base_rate)
-    check_number("precision", precision)
+    for name, value in (("precision", precision), ("base_rate", base_rate)):
+        if value is None:
+            raise TypeError(f'{name} must be a number with budget_basis="precision", got None')
+        check_number(name, value)
     if not 0 < base_rate < 1:  # type: ignore[operator]
         raise ValueError(f"base_rate must be above 0 and below 1, got {base_rate!r}")
     if not base_rate < precision < 1:  # type: ignore[operator]
