@@ -220,5 +220,5 @@ def test_a_precision_goes_over_the_preset_where_batches_are_large_enough():
     loss = PAUCAtBudgetLoss.for_budget(0.02, batch_size=4096, positive_rate=0.1, **basis)
     assert loss.config.budget_basis == "precision"
     assert loss.config.beta == 0.02
-    with pytest.raises(ValueError, match='beta must be below 0.06122, .* or budget_basis="fpr"'):
+    with pytest.raises(ValueError, match=r'beta must be below 0.06122, .* or budget_basis="fpr"'):
         PAUCAtBudgetLoss.for_budget(0.02, batch_size=512, positive_rate=0.1, **basis)

@@ -66,16 +66,15 @@ def _fpr_at_precision(
     top = masked_top(pool.scores, iid_negatives, depth)
     # A threshold just above the negative of a rank alerts on as many negatives as its rank says.
     rank = torch.arange(depth, device=top.device)
-    total = count.per_class.unsqueeze(-1)
-    fpr, tpr = rank.double() / total.clamp(min=1), _tpr_above(top, pool, read_values)
-    caught = base_rate * tpr
+    fpr = rank.double() / count.per_class.unsqueeze(-1).clamp(min=1)
+    caught = base_rate * _tpr_above(top, pool, read_values)
     asked = precision * (caught + (1 - base_rate) * fpr)
     # For products that should be equal and differ by rounding.
-    fits = (caught >= asked * (1 - 8 * torch.finfo(torch.float64).eps)) & (tpr > 0)
-    # No threshold lies between tied negatives.
+    fits = caught >= asked * (1 - 8 * torch.finfo(torch.float64).eps)
+    # No threshold lies between tied negatives, nor among what fills up the ranks behind them; and
+    # above all negatives of a class the precision is the base rate, which is below the target.
     upper = torch.cat([torch.full_like(top[:, :1], math.inf), top[:, :-1]], dim=-1)
-    fits = fits & (top < upper) & (rank < total)
-    return torch.where(fits, fpr, 0.0).amax(dim=-1)
+    return torch.where(fits & (top < upper), fpr, 0.0).amax(dim=-1)
 
 
 def _tpr_above(top: Tensor, pool: Pool, read_values: bool) -> Tensor:
