@@ -74,6 +74,50 @@ def check_moving_band(alpha: object, beta: object, max_beta: object) -> None:
         raise ValueError(f"max_beta must be in [beta, 1] = [{beta}, 1], got {max_beta!r}")
 
 
+def widest_fpr(precision: float, base_rate: float) -> float:
+    """Return the highest FPR that a precision allows: that of a model that catches everything."""
+    return base_rate * (1 - precision) / ((1 - base_rate) * precision)
+
+
+def check_precision(precision: object, base_rate: object) -> None:
+    """Raise unless ``0 < base_rate < precision < 1``."""
+    for name, value in (("precision", precision), ("base_rate", base_rate)):
+        if value is None:
+            raise TypeError(f'{name} must be a number with budget_basis="precision", got None')
+        check_number(name, value)
+    if not 0 < base_rate < 1:  # type: ignore[operator]
+        raise ValueError(f"base_rate must be above 0 and below 1, got {base_rate!r}")
+    if not base_rate < precision < 1:  # type: ignore[operator]
+        raise ValueError(
+            f"precision must be above base_rate={base_rate}, the precision of an alert on every "
+            f"row, and below 1, got {precision!r}"
+        )
+
+
+def check_no_precision(basis: str, precision: object, base_rate: object) -> None:
+    """Raise unless both are None, where the basis of the budget is another."""
+    for name, value in (("precision", precision), ("base_rate", base_rate)):
+        if value is not None:
+            raise ValueError(
+                f'{name} must be None unless budget_basis="precision", got {value!r} with '
+                f"budget_basis={basis!r}"
+            )
+
+
+def check_least_end(name: str, least: object, precision: float, base_rate: float) -> None:
+    """Raise unless a band that ends no earlier than ``least`` leaves room for the precision."""
+    widest = widest_fpr(precision, base_rate)
+    if is_unread(name, least) or least < widest:  # type: ignore[operator]
+        return
+    raise ValueError(
+        f"{name} must be below {widest:.4g}, the FPR that precision={precision} allows at "
+        f"base_rate={base_rate} if every positive is caught, got {least!r}: with "
+        f'budget_basis="precision" the band never ends before {name}, so that the precision would '
+        "not count. Cure: a smaller one, as budgets.fpr_from_precision gives for a TPR that the "
+        'model surely reaches, or budget_basis="fpr"'
+    )
+
+
 def is_unread(name: str, value: object) -> bool:
     """Return whether ``value`` is a 0-dim floating tensor, which is not read; others raise.
 

@@ -8,13 +8,22 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 from torch import Tensor
 
 from pauc._public import public
-from pauc.checks import check_choice, check_int, check_moving_band, check_real, is_unread
+from pauc.checks import (
+    check_choice,
+    check_int,
+    check_least_end,
+    check_moving_band,
+    check_no_precision,
+    check_precision,
+    check_real,
+    is_unread,
+)
 
 Surrogate = Literal["trapezoid", "pairwise"]
 TauScale = Literal["iqr", "band", "unit"]
 RankTauScale = Literal["iqr", "unit"]  # where there is no band
 PosNumerator = Literal["pool", "live"]
-BudgetBasis = Literal["fpr", "population"]
+BudgetBasis = Literal["fpr", "population", "precision"]
 Reduction = Literal["mean", "sum", "none"]
 Interpolation = Literal["linear", "lower", "higher", "nearest", "midpoint"]
 Link = Literal["sigmoid", "logistic"]
@@ -44,7 +53,10 @@ class PAUCConfig(NamedTuple):
         pos_numerator: ``"pool"`` averages over the positives of batch and queue, ``"live"`` over
             those of the batch.
         budget_basis: what the band's FPR is a share of. ``"fpr"``: iid negatives;
-            ``"population"``: all iid rows (an alert rate).
+            ``"population"``: all iid rows (an alert rate); ``"precision"``: iid negatives, and
+            the band ends at ``beta`` or, if that is further down, at the highest FPR of a
+            threshold that has the ``precision`` at the ``base_rate``. For that, the TPR is that
+            of all positives of batch and queue, by weight.
         temperature: width of the sigmoid in units of the scale, above 0.
         reduction: over valid classes, ``"mean"`` or ``"sum"``; ``"none"`` gives ``[C]``, nan where
             invalid.
@@ -73,6 +85,10 @@ class PAUCConfig(NamedTuple):
         max_beta: bound on a ``beta`` that is a tensor; the rows that it reaches are put in order,
             and a ``beta`` beyond it is an index error. None: 1, all of them.
             :class:`pauc.PAUCSchedule` sets it.
+        precision: share of the alerts that is to be right, ``base_rate < precision < 1``; with
+            ``budget_basis="precision"`` alone.
+        base_rate: share of positives among the rows to come, in (0, 1); with ``precision``. That
+            of the batches plays no part.
     """
 
     alpha: Number = 0.0
@@ -94,6 +110,8 @@ class PAUCConfig(NamedTuple):
     pauc_weight: Number = 1.0
     weight_scale: WeightScale = "unit"
     max_beta: float | None = None
+    precision: float | None = None
+    base_rate: float | None = None
 
 
 _PAUC = PAUCConfig()  # the owner of the defaults that the losses share
@@ -106,7 +124,9 @@ class RecallAtQuantileConfig(NamedTuple):
     Attributes:
         quantile: share of the reference rows above the threshold, ``0 < quantile <= 1``.
         budget_basis: what ``quantile`` is a share of. ``"population"``: all iid rows (an alert
-            rate); ``"fpr"``: iid negatives.
+            rate); ``"fpr"``: iid negatives; ``"precision"``: iid negatives, and the threshold is
+            at ``quantile`` or, if that is lower, where the ``precision`` still holds: the recall at
+            a precision. As in :class:`PAUCConfig`, with ``quantile`` for ``beta``.
         tau_scale: as in :class:`PAUCConfig`, for the band ``[0, quantile]``.
         edge_gradient: as in :class:`PAUCConfig`, of the one threshold.
         pauc_weight: factor of the recall part beside the BCE; named as in :class:`PAUCConfig`, so
@@ -129,6 +149,8 @@ class RecallAtQuantileConfig(NamedTuple):
     bce_weight: Number = _PAUC.bce_weight
     pauc_weight: Number = _PAUC.pauc_weight
     weight_scale: WeightScale = _PAUC.weight_scale
+    precision: float | None = _PAUC.precision
+    base_rate: float | None = _PAUC.base_rate
 
 
 @public
@@ -184,6 +206,8 @@ class SharedOptions(TypedDict, total=False):
 class _BandOptions(SharedOptions, total=False):
     tau_scale: TauScale
     budget_basis: BudgetBasis
+    precision: float | None
+    base_rate: float | None
     max_pool_size: int | None
     edge_gradient: EdgeGradient
 
@@ -241,6 +265,8 @@ def make_config(options: dict[str, Any] | PAUCOptions) -> PAUCConfig:
     check_int("n_knots", config.n_knots, 2)
     _check_max_pool_size(config.max_pool_size)
     _check_shared(config)
+    # A band that moves begins wider, where it is annealed.
+    _check_precision(config, "beta", None if config.max_beta is not None else config.beta)
     return config
 
 
@@ -255,6 +281,7 @@ def make_recall_config(
         raise ValueError(f"quantile must satisfy 0 < quantile <= 1, got {config.quantile!r}")
     _check_max_pool_size(config.max_pool_size)
     _check_shared(config)
+    _check_precision(config, "quantile", config.quantile)
     return config
 
 
@@ -293,6 +320,21 @@ def _check_names(options: Iterable[str], fields: tuple[str, ...]) -> None:
 def _check_max_pool_size(max_pool_size: int | None) -> None:
     if max_pool_size is not None:
         check_int("max_pool_size", max_pool_size, 2)
+
+
+def _check_precision(
+    config: PAUCConfig | RecallAtQuantileConfig, name: str, least: Number | None
+) -> None:
+    """Raise unless precision and base rate fit the basis, and the named least end of the band."""
+    precision, base_rate = config.precision, config.base_rate
+    if config.budget_basis != "precision":
+        check_no_precision(config.budget_basis, precision, base_rate)
+        return
+    check_precision(precision, base_rate)
+    assert precision is not None
+    assert base_rate is not None
+    if least is not None:
+        check_least_end(name, least, precision, base_rate)
 
 
 def _check_shared(config: LossConfig) -> None:

@@ -63,8 +63,8 @@ def pauc_loss_fn(
         iid_mask: ``[N]`` bool, False for rows that were added by class or for hardness: they take
             no part in edges and scale. None: all rows are iid.
         sample_weight: ``[N]``, non-negative, weights the positives in the numerator, and every row
-            in the BCE of ``bce_weight``, a weighted mean. Edges, scale and band never see it. None:
-            ones.
+            in the BCE of ``bce_weight``, a weighted mean. Edges, scale and band never see it, but
+            for the TPR of ``budget_basis="precision"``. None: ones.
         validate_args: check targets, weights and the queue's counters, and size work arrays by what
             is in the rows. Both read data: switch it off under :func:`torch.func.vmap` and where a
             host synchronisation matters. Always off inside a compiled graph.
@@ -105,8 +105,8 @@ def pauc_loss_terms(
             0 where invalid: ``band_neg_count`` (iid negatives in the band) and ``grad_pos_count``
             (live positives). Always: ``ref_count`` (size of the reference set) and
             ``realised_fpr`` (the share of the batch's reference rows strictly above the edge at
-            ``beta`` that the queue alone gives, nan without either; its mean over steps should be
-            near ``beta``).
+            ``beta``, or where the pool's band ends by a precision, that the queue alone gives, nan
+            without either; its mean over steps should be near that FPR).
     """
     rows = Rows(logits, targets, iid_mask, sample_weight)
     return _terms(rows, queue, make_config(options), validate_args, diagnostics)
@@ -126,7 +126,8 @@ def recall_at_quantile_loss_fn(
 
     The threshold ``t`` is the score that a share ``quantile`` of the reference rows exceeds: of all
     iid rows, positives included, unless ``budget_basis="fpr"``. Soft recall is
-    ``mean_i sigmoid((s_i - t) / tau)`` over the positives. With ``budget_basis="fpr"`` it is the
+    ``mean_i sigmoid((s_i - t) / tau)`` over the positives. With ``budget_basis="precision"`` the
+    threshold is that of the precision, and the value the recall there. With ``"fpr"`` it is the
     value at ``beta = quantile`` of the curve that :func:`pauc.trapezoid_pauc` integrates. As there,
     gradient reaches positives only, unless ``edge_gradient="implicit"``.
 

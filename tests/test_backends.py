@@ -87,6 +87,7 @@ def test_what_no_backend_supports_is_not_computed():
     "options",
     [
         {"budget_basis": "population"},
+        {"budget_basis": "precision", "precision": 0.5, "base_rate": 0.1},
         {"max_pool_size": 100},
         {"edge_gradient": "implicit"},
         {"temperature": torch.tensor(0.1)},

@@ -11,6 +11,16 @@ from pauc import PAUCAtBudgetLoss, enqueue, init_queue, pairwise_pauc, pauc_loss
 
 pytestmark = pytest.mark.usefixtures("each_path")
 
+
+def precision(target, base_rate, **options):
+    return {
+        "budget_basis": "precision",
+        "precision": target,
+        "base_rate": base_rate,
+        **options,
+    }
+
+
 BAD_OPTIONS = [
     ({"alpha": -0.01}, ValueError, "alpha"),
     ({"alpha": 0.2, "beta": 0.1}, ValueError, "0 <= alpha < beta <= 1"),
@@ -27,6 +37,32 @@ BAD_OPTIONS = [
     ({"tau_scale": "std"}, ValueError, "tau_scale"),
     ({"pos_numerator": "queue"}, ValueError, "pos_numerator"),
     ({"budget_basis": "tpr"}, ValueError, "budget_basis"),
+    ({"precision": 0.5}, ValueError, 'precision must be None unless budget_basis="precision"'),
+    (
+        {"budget_basis": "population", "base_rate": 0.1},
+        ValueError,
+        "base_rate must be None unless .*, got 0.1 with budget_basis='population'",
+    ),
+    (
+        {"budget_basis": "precision", "base_rate": 0.1},
+        TypeError,
+        'precision must be a number with budget_basis="precision", got None',
+    ),
+    ({"budget_basis": "precision", "precision": 0.1}, TypeError, "base_rate must be a number"),
+    (precision(0.5, "0.1"), TypeError, "base_rate must be a real number, got str '0.1'"),
+    (precision(True, 0.1), TypeError, "precision must be a real number"),
+    (precision(torch.tensor(0.5), 0.1), TypeError, "precision must be a real number"),
+    (precision(0.5, 0.0), ValueError, "base_rate must be above 0 and below 1, got 0.0"),
+    (precision(0.5, math.nan), ValueError, "base_rate"),
+    (precision(1.0, 0.1), ValueError, "precision must be above base_rate=0.1, .* got 1.0"),
+    (precision(0.1, 0.1), ValueError, "precision must be above base_rate=0.1"),
+    (precision(math.nan, 0.1), ValueError, "precision must be above base_rate=0.1"),
+    (
+        precision(0.5, 0.001),  # the default of `beta` is too large
+        ValueError,
+        "beta must be below 0.001001, the FPR that precision=0.5 allows at .* got 0.005",
+    ),
+    (precision(0.5, 0.1, beta=0.12), ValueError, "beta must be below 0.1111"),
     ({"temperature": 0.0}, ValueError, "temperature"),
     ({"temperature": -1.0}, ValueError, "temperature"),
     ({"temperature": math.inf}, ValueError, "temperature"),
@@ -69,6 +105,9 @@ GOOD_OPTIONS = [
     {"max_pool_size": 3},
     {"max_pool_size": None},
     {"beta": 0.3, "max_beta": 0.3},
+    precision(0.999, 0.9),
+    precision(0.5, 0.1, beta=0.11),
+    precision(0.5, 0.1, beta=0.9, max_beta=1.0),  # as a schedule sets it
     {"ignore_index": 2**40},
     {"ignore_index": -1},
 ]

@@ -86,6 +86,7 @@ CALLS = {
     "capped": pairs(max_pool_size=40),
     "unread": pairs(validate_args=False),
     "population": pairs(budget_basis="population"),
+    "precision": pairs(budget_basis="precision", precision=0.5, base_rate=0.4),
     "recall": lambda: recall_at_quantile_terms(LOGITS, TARGETS, QUEUE, diagnostics=True),
     "ap": lambda: smooth_ap_terms(LOGITS, TARGETS, QUEUE, diagnostics=True),
     "module": trained(PAUCAtBudgetLoss),

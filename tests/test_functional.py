@@ -8,6 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pauc import PAUCAtBudgetLoss, QueueState, enqueue, init_queue, pauc_loss_fn
 
+# Rows of random scores have the precision here and there.
+PRECISION = {"budget_basis": "precision", "precision": 0.5, "base_rate": 0.45}
 OPTIONS = [
     {"surrogate": "trapezoid"},
     {"surrogate": "trapezoid", "tau_scale": "band", "alpha": 0.05, "beta": 0.6, "n_knots": 4},
@@ -15,6 +17,14 @@ OPTIONS = [
     {"surrogate": "pairwise", "beta": 0.1},
     {"surrogate": "pairwise", "beta": 0.2, "link": "logistic", "gradient_scale": "live"},
     {"surrogate": "pairwise", "beta": 0.2, "max_pool_size": 90},
+    {"surrogate": "pairwise", "beta": 0.02, **PRECISION},
+    {
+        "surrogate": "trapezoid",
+        "n_knots": 3,
+        "beta": 0.02,
+        "edge_gradient": "implicit",
+        **PRECISION,
+    },
 ]
 
 
@@ -78,6 +88,7 @@ def test_vmap_over_an_ensemble(options, num_classes):
     [
         {"surrogate": "trapezoid", "n_knots": 3},
         {"surrogate": "pairwise", "link": "logistic", "gradient_scale": "live"},
+        {"surrogate": "pairwise", **PRECISION},
     ],
     ids=str,
 )

@@ -218,3 +218,12 @@ def test_a_cold_start_catches_more_than_bce_in_as_many_steps():
         )
 
     assert trained_tpr(preset, sampled=True) > trained_tpr(bce, sampled=False) + 0.3
+
+
+def test_a_precision_goes_over_the_preset_where_batches_are_large_enough():
+    basis = {"budget_basis": "precision", "precision": 0.25, "base_rate": 0.02}
+    loss = PAUCAtBudgetLoss.for_budget(0.02, batch_size=4096, positive_rate=0.1, **basis)
+    assert loss.config.budget_basis == "precision"
+    assert loss.config.beta == 0.02
+    with pytest.raises(ValueError, match=r'beta must be below 0.06122, .* or budget_basis="fpr"'):
+        PAUCAtBudgetLoss.for_budget(0.02, batch_size=512, positive_rate=0.1, **basis)

@@ -12,6 +12,7 @@ from pauc._public import public
 from pauc.checks import check_choice, check_int, check_moving_band
 from pauc.config import Interpolation, Number, PAUCConfig, TauScale
 from pauc.core.pool import Pool
+from pauc.core.precision import band_end, end_bound
 from pauc.core.quantiles import MaskCount, count_mask, quantiles
 from pauc.core.queue import compute_dtype
 
@@ -60,6 +61,30 @@ def band_edges(
     check_int("n_knots", n_knots, 2)
     check_choice("interpolation", interpolation, get_args(Interpolation))
     _check_mask(scores, mask)
+    return edges_between(
+        scores,
+        mask,
+        alpha,
+        beta,
+        n_knots=n_knots,
+        interpolation=interpolation,
+        count=count,
+        max_beta=max_beta,
+    )
+
+
+def edges_between(
+    scores: Tensor,
+    mask: Tensor,
+    alpha: Number,
+    beta: Number,
+    *,
+    n_knots: int = 2,
+    interpolation: Interpolation = "higher",
+    count: MaskCount | None = None,
+    max_beta: float | None = None,
+) -> BandEdges:
+    """As :func:`band_edges`, of checked arguments; ``beta`` may be ``[C, 1]``, by class."""
     scores = scores.to(compute_dtype(scores))
     levels = knot_levels(alpha, beta, n_knots)
     knots = quantiles(scores.detach(), mask, levels, interpolation, count, max_beta)
@@ -136,6 +161,7 @@ class Band(NamedTuple):
     reference: Tensor  # [C, M] bool, the rows whose quantiles are the edges
     ref_count: Tensor  # [C] int64, how many they are
     edges: BandEdges
+    beta: Number  # FPR of the lower edge; [C, 1] where it is found by class
     tau: Tensor  # [C], 1 where not defined
     defined: Tensor  # [C] bool, there are iid negatives, and they have dispersion
     degenerate: Tensor  # [C] bool, there are iid negatives, but without dispersion
@@ -148,7 +174,7 @@ class Band(NamedTuple):
 
 def reference_rows(pool: Pool, iid_negatives: Tensor, config: PAUCConfig) -> Tensor:
     """Return ``[C, M]`` bool: the rows whose quantiles are the edges, as the budget has it."""
-    if config.budget_basis == "fpr":
+    if config.budget_basis in ("fpr", "precision"):
         return iid_negatives
     return (pool.present & pool.iid).expand_as(pool.scores)
 
@@ -160,15 +186,16 @@ def make_band(pool: Pool, config: PAUCConfig, read_values: bool) -> Band:
     reference, count = reference_rows(pool, iid_negatives, config), negative_count
     if reference is not iid_negatives:
         count = count_mask(reference, read_values=read_values)
-    edges = band_edges(
+    beta = band_end(pool, iid_negatives, negative_count, config, read_values)
+    edges = edges_between(
         pool.scores,
         reference,
         config.alpha,
-        config.beta,
+        beta,
         n_knots=config.n_knots if config.surrogate == "trapezoid" else 2,
         interpolation=config.quantile_interpolation,
         count=count,
-        max_beta=config.max_beta,
+        max_beta=end_bound(config),
     )
     scale = robust_scale(
         pool.scores,
@@ -178,16 +205,20 @@ def make_band(pool: Pool, config: PAUCConfig, read_values: bool) -> Band:
         interpolation=config.quantile_interpolation,
         count=count,
     )
-    return assemble_band(
-        reference, count.per_class, negative_count.per_class, edges, config.temperature * scale
-    )
+    tau = config.temperature * scale
+    return assemble_band(reference, count.per_class, negative_count.per_class, edges, tau, beta)
 
 
 def assemble_band(
-    reference: Tensor, ref_count: Tensor, negative_count: Tensor, edges: BandEdges, tau: Tensor
+    reference: Tensor,
+    ref_count: Tensor,
+    negative_count: Tensor,
+    edges: BandEdges,
+    tau: Tensor,
+    beta: Number,
 ) -> Band:
     """Return the band of these parts, for counts of iid negatives and a ``tau`` of each class."""
-    return Band(reference, ref_count, edges, *safe_width(negative_count, tau))
+    return Band(reference, ref_count, edges, beta, *safe_width(negative_count, tau))
 
 
 class Width(NamedTuple):

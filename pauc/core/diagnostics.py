@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pauc.config import Number, PAUCConfig
-from pauc.core.band import Band, band_edges
+from pauc.core.band import Band, edges_between
 from pauc.core.pool import Pool
+from pauc.core.precision import end_bound
 from pauc.core.quantiles import masked_top, static_depth
 from pauc.core.surrogates import Positives, class_mean
 from pauc.metrics.curve import ramp_area
@@ -28,7 +29,8 @@ def empirical_pauc(
 
     The area under the empirical ROC curve of the positives against the masked reference scores
     ``[C, M]``, tied blocks joined by straight lines, so that a tie counts half. Only the
-    references that the band reaches are ordered. nan for a class without positives.
+    references that the band reaches are ordered. nan for a class without positives. ``beta`` may be
+    ``[C, 1]``, below ``max_beta``.
     """
     columns = scores.shape[-1]
     depth = static_depth(beta, columns, max_beta)
@@ -45,28 +47,31 @@ def empirical_pauc(
     count = mask.sum(dim=-1).clamp(min=1)[index].double()
     left = (depth - not_above).double() / count  # FPR at which this positive begins to count
     width = tied.double() / count
+    if isinstance(beta, Tensor) and beta.ndim > 0:
+        beta = beta[index, 0]
     # A positive counts nothing before `left`, fully after `left + width`, linearly in between.
     area = ramp_area(beta, left, width) - ramp_area(alpha, left, width)
     exact = positives._replace(weight=positives.weight.double())
     return (class_mean(area / (beta - alpha), exact, scores.shape[0])).to(scores.dtype)
 
 
-def realised_fpr(pool: Pool, reference: Tensor, config: PAUCConfig) -> Tensor:
+def realised_fpr(pool: Pool, band: Band, config: PAUCConfig) -> Tensor:
     """Return ``[C]``: the share of the batch's references above the edge of the queue's alone.
 
-    What the edge at FPR ``beta`` of past rows really lets through. The batch's rows did not take
+    What the edge at FPR ``beta`` of past rows really lets through (at the FPR where the pool's
+    band ends, if that is found by a precision). The batch's rows did not take
     part in it, so that with ``n`` of the queue's and scores that do not drift, the expected share
     of untied scores is ``(floor(beta (n - 1)) + 1) / (n + 1)`` under ``"higher"``, near ``beta``.
     nan where the queue or the batch has no reference rows.
     """
-    held, fresh = reference & ~pool.live, reference & pool.live
-    edges = band_edges(
+    held, fresh = band.reference & ~pool.live, band.reference & pool.live
+    edges = edges_between(
         pool.scores,
         held,
         config.alpha,
-        config.beta,
+        band.beta,
         interpolation=config.quantile_interpolation,
-        max_beta=config.max_beta,
+        max_beta=end_bound(config),
     )
     above = fresh & (pool.scores.detach() > edges.t_beta.unsqueeze(-1))
     share = above.sum(dim=-1).double() / fresh.sum(dim=-1)  # 0 / 0 is nan
@@ -80,7 +85,7 @@ def diagnose(pool: Pool, band: Band, positives: Positives, config: PAUCConfig) -
     """
     in_band = pool.iid_negatives() & band.contains(pool.scores)
     exact = empirical_pauc(
-        positives, pool.scores, band.reference, config.alpha, config.beta, config.max_beta
+        positives, pool.scores, band.reference, config.alpha, band.beta, end_bound(config)
     )
     return {**edge_stats(band, in_band.sum(dim=-1)), "pauc": exact}
 

@@ -49,7 +49,7 @@ def knot_shares(pool: Pool, band: Band, config: PAUCConfig) -> Iterator[Tensor]:
         if k == 0:
             log_share = _choose(config.alpha, 0, u, log_share)
         elif k == config.n_knots - 1:
-            log_share = _choose(config.beta, 1, -u, log_share)
+            log_share = _choose(band.beta, 1, -u, log_share)
         yield torch.where(mask, log_share, -math.inf)
 
 

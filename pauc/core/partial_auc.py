@@ -33,7 +33,7 @@ SUPPORT = Support(
         "n_knots": ANY,
         "tau_scale": ("iqr", "band", "unit"),
         "pos_numerator": ("pool", "live"),
-        "budget_basis": ("fpr", "population"),
+        "budget_basis": ("fpr", "population", "precision"),
         "temperature": ANY,
         "reduction": ("mean", "sum", "none"),
         "ignore_index": ANY,
@@ -46,6 +46,8 @@ SUPPORT = Support(
         "pauc_weight": ANY,
         "weight_scale": ("unit", "explained"),
         "max_beta": ANY,
+        "precision": ANY,
+        "base_rate": ANY,
     },
     tensors=True,
 )
@@ -85,7 +87,7 @@ def _score(rows: ScoreInput, config: PAUCConfig) -> Scored:
         return scored
     return scored._replace(
         measured=diagnose(rows.pool, band, rows.all_positives(config.pos_numerator), config),
-        unmasked={"realised_fpr": realised_fpr(rows.pool, band.reference, config)},
+        unmasked={"realised_fpr": realised_fpr(rows.pool, band, config)},
     )
 
 

@@ -76,7 +76,8 @@ def quantiles(
 ) -> Tensor:
     """Return the scores ``[..., L]`` at the FPR ``levels``, which ascend.
 
-    ``bound`` is for a last one that is a tensor.
+    A level that is a tensor is 0-dim, or ``[C, 1]``, one for each class; ``bound`` is for a last
+    one that is a tensor.
     """
     if scores.shape[-1] == 0:
         return scores.new_full((*scores.shape[:-1], len(levels)), math.nan)

@@ -57,15 +57,19 @@ from pauc.distributed.quantiles import quantiles_of_all
 from pauc.distributed.ranks import Ranks
 from pauc.support import Support
 
+_AT_DEFAULT = ("max_pool_size", "max_beta", "precision", "base_rate")
 SUPPORT = Support(
     "a sharded queue",
     PAUCConfig(),
     values={
-        name: known
-        for name, known in partial_auc.SUPPORT.values.items()
-        if name not in ("max_pool_size", "max_beta")
+        **{
+            name: known
+            for name, known in partial_auc.SUPPORT.values.items()
+            if name not in _AT_DEFAULT
+        },
+        "budget_basis": ("fpr", "population"),
     },
-    at_default=("max_pool_size", "max_beta"),
+    at_default=_AT_DEFAULT,
 )
 
 
@@ -230,7 +234,9 @@ def _band(pool: Pool, totals: _Totals, config: PAUCConfig, ranks: Ranks) -> Band
         spread = BandEdges(found[:, -2], found[:, -1], found[:, -2:])
     kind = config.tau_scale if config.tau_scale == "unit" else "band"
     scale = robust_scale(scores, reference, kind, edges=spread)
-    return assemble_band(reference, count, totals.negatives, edges, config.temperature * scale)
+    return assemble_band(
+        reference, count, totals.negatives, edges, config.temperature * scale, config.beta
+    )
 
 
 def _add_up(

@@ -35,7 +35,14 @@ SUPPORT = Support(
         "pauc_weight": ANY,
         "weight_scale": ("unit", "explained"),
     },
-    at_default=("budget_basis", "max_pool_size", "edge_gradient", "max_beta"),
+    at_default=(
+        "budget_basis",
+        "max_pool_size",
+        "edge_gradient",
+        "max_beta",
+        "precision",
+        "base_rate",
+    ),
 )
 
 

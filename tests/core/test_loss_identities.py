@@ -407,8 +407,8 @@ def test_implicit_edge_is_the_derivative_of_the_smooth_quantile(level):
     edges = BandEdges(*[torch.tensor([centre])] * 2, torch.tensor([[centre, centre]]).double())
     flags = torch.ones(1, dtype=torch.bool)
     width = torch.tensor([tau], dtype=torch.float64)
-    band = Band(everything.unsqueeze(0), flags.long(), edges, width, flags, ~flags)
     alpha, beta = (level, 1.0) if level < 1 else (0.5, level)
+    band = Band(everything.unsqueeze(0), flags.long(), edges, beta, width, flags, ~flags)
     knots = attach_knots(pool, band, PAUCConfig(alpha=alpha, beta=beta))
     (gradient,) = torch.autograd.grad(knots[0, 0 if level < 1 else 1], pool_scores)
     for j in range(0, 30, 7):

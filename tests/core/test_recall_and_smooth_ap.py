@@ -32,7 +32,7 @@ from tests.core.test_loss_against_oracle import (
     tolerance,
 )
 from tests.oracles.knife_edges import scale_is_in_doubt
-from tests.oracles.reference import reference_set, sigmoid, weighted_variance
+from tests.oracles.reference import reference_set, sigmoid, weighted_variance, with_end
 from tests.oracles.reference_companions import (
     ap_value,
     companion_step,
@@ -106,8 +106,8 @@ def doubtful(kind, problem, batch, queue):
     return [
         bool(scores)
         and all(math.isfinite(s) for s in scores)
-        and scale_is_in_doubt(scores, o, problem.eps)
-        for scores in references
+        and scale_is_in_doubt(scores, with_end(pool, o), problem.eps)
+        for pool, scores in zip(pools, references, strict=True)
     ]
 
 

@@ -324,6 +324,9 @@ def test_a_queue_that_cannot_be_sharded():
         PAUCAtBudgetLoss(1, shard_queue=True, gather_distributed=False)
     with pytest.raises(ValueError, match="max_pool_size=100"):
         PAUCAtBudgetLoss(1, shard_queue=True, max_pool_size=100)
+    basis = {"budget_basis": "precision", "precision": 0.5, "base_rate": 0.1}
+    with pytest.raises(ValueError, match=r"a sharded queue takes .*, got budget_basis='precision'"):
+        PAUCAtBudgetLoss(1, shard_queue=True, **basis)
     with pytest.raises(TypeError, match="shard_queue must be a bool"):
         PAUCAtBudgetLoss(1, shard_queue=1)
 

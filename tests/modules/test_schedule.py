@@ -263,6 +263,27 @@ def test_the_watch_does_not_break_or_repeat_compilation():
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:PAUCAtBudgetLoss. band starvation")
+def test_a_band_that_ends_at_a_precision_is_annealed_too():
+    """From wider than the precision ever allows; in one graph, as in eager mode."""
+    torch._dynamo.reset()
+    basis = {"budget_basis": "precision", "precision": 0.5, "base_rate": 0.3, "beta": 0.02}
+    counter, losses, schedules = CompileCounter(), [], []
+    for _ in range(2):
+        loss = PAUCAtBudgetLoss(1, queue_size=50, surrogate="pairwise", **basis)
+        schedules.append(PAUCSchedule(loss, anneal_steps=4, beta_start=0.9))
+        losses.append(loss)
+    compiled = torch.compile(losses[1], backend=counter, fullgraph=True)
+    logits, targets = BATCH
+    logits = logits + targets.reshape(-1, 1)
+    for _ in range(6):
+        torch.testing.assert_close(compiled(logits, targets), losses[0](logits, targets))
+        for schedule in schedules:
+            schedule.step()
+    assert counter.frame_count == 1
+
+
 # --- bad input ---
 
 BAD = [

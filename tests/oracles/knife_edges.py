@@ -20,6 +20,7 @@ from tests.oracles.reference import (
     quantile,
     reference_set,
     spread_levels,
+    with_end,
 )
 
 ROUNDINGS = (
@@ -109,9 +110,10 @@ def classes_in_doubt(
     logits, targets, queue, *, iid=None, weight=None, num_classes, eps, **options
 ) -> list[bool]:
     """Per class, whether the reference and a correct implementation may differ by a jump."""
-    o = Options(**options)
+    given = Options(**options)
     doubts = []
-    for pool in class_pools(logits, targets, queue, iid, weight, num_classes, o):
+    for pool in class_pools(logits, targets, queue, iid, weight, num_classes, given):
+        o = with_end(pool, given)
         reference = reference_set(pool, o.budget_basis)
         finite = all(math.isfinite(x.score) for x in pool)
         doubts.append(

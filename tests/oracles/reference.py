@@ -44,6 +44,8 @@ class Options(NamedTuple):
     bce_weight: float = 0.0
     pauc_weight: float = 1.0
     weight_scale: str = "unit"
+    precision: float | None = None
+    base_rate: float | None = None
 
 
 class Sample(NamedTuple):
@@ -114,6 +116,34 @@ def reference_set(pool: list[Sample], budget_basis: str) -> list[float]:
 
 def numerator(pool: list[Sample], pos_numerator: str) -> list[Sample]:
     return [x for x in pool if x.positive and (x.live or pos_numerator == "pool")]
+
+
+# --- a precision as the budget ---
+
+
+def fpr_at_precision(pool: list[Sample], precision: float, base_rate: float) -> float:
+    """The highest FPR at which a threshold has the precision at the base rate; 0 if none has."""
+    false, true = iid_negatives(pool), [x for x in pool if x.positive]
+    weight = math.fsum(x.weight for x in true)
+    best = 0.0
+    for cut in {x.score for x in pool}:
+        caught = math.fsum(x.weight for x in true if x.score >= cut)
+        alerts = sum(s >= cut for s in false)
+        if caught == 0 or alerts == 0:
+            continue
+        fpr = alerts / len(false)
+        right = base_rate * caught / weight
+        # Two equal products may differ by rounding.
+        if right / (right + (1 - base_rate) * fpr) >= precision * (1 - 1e-14):
+            best = max(best, fpr)
+    return best
+
+
+def with_end(pool: list[Sample], o: Options) -> Options:
+    """The options of one class: its `beta` is where the band ends."""
+    if o.budget_basis != "precision":
+        return o
+    return o._replace(beta=max(o.beta, fpr_at_precision(pool, o.precision, o.base_rate)))
 
 
 # --- order statistics ---
@@ -245,6 +275,7 @@ def exact_partial_auc(positives, reference, alpha: float, beta: float) -> float:
 
 def freeze(pool: list[Sample], o: Options, eps: float) -> Frozen | None:
     """Thresholds, scale and band of a class, or None where it is invalid."""
+    o = with_end(pool, o)
     reference = reference_set(pool, o.budget_basis)
     weights = [x.weight for x in numerator(pool, o.pos_numerator)]
     if not iid_negatives(pool) or not sum(weights) > 0:
@@ -261,6 +292,7 @@ def freeze(pool: list[Sample], o: Options, eps: float) -> Frozen | None:
 
 def is_degenerate(pool: list[Sample], o: Options, eps: float) -> bool:
     """The dispersion is (almost) zero, whatever else may be missing."""
+    o = with_end(pool, o)
     reference = reference_set(pool, o.budget_basis)
     return bool(iid_negatives(pool)) and reference_scale(reference, o, eps) == 0
 
@@ -272,6 +304,7 @@ def frozen_class_loss(pool: list[Sample], frozen: Frozen, o: Options) -> float:
 
 def realised_fpr(pool: list[Sample], o: Options) -> float:
     """The share of the live references above the threshold of the queue's references."""
+    o = with_end(pool, o)
     held = reference_set([x for x in pool if not x.live], o.budget_basis)
     fresh = reference_set([x for x in pool if x.live], o.budget_basis)
     if not held or not fresh:
@@ -281,6 +314,7 @@ def realised_fpr(pool: list[Sample], o: Options) -> float:
 
 
 def class_stats(pool: list[Sample], frozen: Frozen | None, o: Options) -> dict[str, float]:
+    o = with_end(pool, o)
     reference = reference_set(pool, o.budget_basis)
     missing = dict.fromkeys(("t_alpha", "t_beta", "tau_eff", "pauc_var", "pauc"), NAN)
     always = {"ref_count": len(reference), "realised_fpr": realised_fpr(pool, o)}

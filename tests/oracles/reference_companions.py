@@ -25,11 +25,13 @@ from tests.oracles.reference import (
     sigmoid,
     weigh_classes,
     weighted_mean,
+    with_end,
 )
 
 
 def recall_value(pool: list[Sample], o: Options, eps: float) -> float | None:
     """The soft recall above the score that a share `beta` of the reference set exceeds."""
+    o = with_end(pool, o)
     positives, reference = numerator(pool, o.pos_numerator), reference_set(pool, o.budget_basis)
     weights = [x.weight for x in positives]
     if not iid_negatives(pool) or not sum(weights) > 0:

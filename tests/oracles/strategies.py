@@ -151,10 +151,21 @@ def options(draw):
             "weight_scale": st.sampled_from(["unit", "explained"]),
         },
     )
-    drawn = {**draw(bands()), **draw(link_options()), **draw(others)}
-    if drawn.get("weight_scale") == "explained" and not drawn.get("bce_weight"):
-        drawn["bce_weight"] = 0.5  # it needs one
-    return drawn
+    chosen = {**draw(bands()), **draw(link_options()), **draw(others)}
+    if chosen.get("weight_scale") == "explained" and not chosen.get("bce_weight"):
+        chosen["bce_weight"] = 0.5  # it needs one
+    return {**chosen, **draw(precision_options(chosen.get("beta", 0.005)))}
+
+
+@st.composite
+def precision_options(draw, beta: float):
+    """Nothing, or a precision and a base rate by which a band may end beyond `beta`."""
+    if beta == 1 or draw(st.integers(0, 3)) > 0:
+        return {}
+    widest = beta + (1 - beta) * draw(st.sampled_from([0.1, 0.5, 0.75]))
+    rate = draw(st.sampled_from([0.001, 0.25, 0.5]))
+    precision = rate / (rate + (1 - rate) * widest)
+    return {"budget_basis": "precision", "precision": precision, "base_rate": rate}
 
 
 # --- batches ---
