@@ -303,7 +303,7 @@ def test_live_gradient_scale_equals_finite_differences(problem):
 
 def check_gradient(problem: Problem) -> None:
     # The frozen reference holds the edges and knows the partial AUC alone.
-    problem = without(problem, "edge_gradient", "bce_weight", "pauc_weight")
+    problem = without(problem, "edge_gradient", "bce_weight", "pauc_weight", "weight_scale")
     batch = problem.batches[-1]
     state, queue = queue_before_last(problem)
     args, keywords = reference_arguments(problem, batch, queue)

@@ -542,11 +542,8 @@ def reference_gradient(
         if frozen[c] is None:
             continue
         factors = live_factors(pool, frozen[c], o)
-        explained = explained_weight(pool) if o.weight_scale == "explained" else 1.0
         for sample in pool:
             if sample.live:
                 factor = factors[0] if sample.positive else factors[1]
-                gradient[sample.batch_row][c] = (
-                    share * explained * factor * slope(sample.batch_row, c)
-                )
+                gradient[sample.batch_row][c] = share * factor * slope(sample.batch_row, c)
     return gradient
