@@ -20,6 +20,7 @@
 #include "enter.h"
 #include "losses.h"
 #include "pairs.h"
+#include "ranks.h"
 #include "rows.h"
 #include "surrogates.h"
 #include "sweep.h"
@@ -91,7 +92,9 @@ template <typename T>
 inline bool take_class(
     const Step<T>& s, const Rows<T>& rows, int32_t index, bool finite, Scratch<T>& scratch
 ) {
-    const Class<T> c = make_class(s, rows, index, scratch.rows);
+    Class<T> c = make_class(s, rows, index, scratch.rows);
+    // A width in raw units needs negatives, and no reference rows.
+    if (s.surrogate == RANKS && s.scale == UNIT) c.hidden = c.barred;
     s.per_class[index] = 0;
     s.valid[index] = s.degenerate[index] = false;
     s.ref_count[index] = s.rows + s.fill - c.hidden.size();
@@ -106,6 +109,7 @@ inline bool take_class(
     s.degenerate[index] = band.degenerate;
     const Positives<T> positives = gather_positives(s, c);
     if (!band.defined || !(positives.total > 0)) return true;
+    if (s.surrogate == RANKS) return write_ranks(s, c, band, positives, scratch.pairs);
     if (s.surrogate == TRAPEZOID) {
         write_class(s, index, band, positives, {}, trapezoid_sums(positives, band), 1);
         return true;
