@@ -81,9 +81,7 @@ def test_the_native_loss_equals_the_reference(data):
     for given_rows in problem.batches:
         inputs = as_tensors(problem, given_rows)
         side = inputs.side
-        rows = Rows(
-            inputs.logits, inputs.targets, side.get("iid_mask"), side.get("sample_weight")
-        )
+        rows = Rows(inputs.logits, inputs.targets, side.get("iid_mask"), side.get("sample_weight"))
         outcome, _ = take_step(rows, state, plan)
         event(f"native: {isinstance(outcome.entry, NativeEntry)}")
         by_operators, _ = take_step(rows, state, plan, diagnostics=True)
@@ -98,9 +96,7 @@ def test_the_native_loss_equals_the_reference(data):
         doubts = doubtful("ap", problem, given_rows, queue)
         for c in range(problem.num_classes):
             tau = by_operators.stats["tau_eff"][c].item()
-            allowed = tolerance_of(
-                problem, given_rows, queue, tau if tau > 0 else math.inf, c
-            ).loss
+            allowed = tolerance_of(problem, given_rows, queue, tau if tau > 0 else math.inf, c).loss
             if doubts[c]:
                 continue
             assert outcome.valid[c].item() is valid[c]

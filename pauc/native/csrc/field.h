@@ -4,8 +4,8 @@
 // middle. A Taylor series of the sigmoid turns the moments of all bins within reach into one
 // polynomial for each bin in which a sum is asked for; sources beyond reach count 1 or 0. The
 // sigmoid has its nearest pole at a distance of pi, and source and place are within a bin's width
-// of the middles together, so that the series errs by (width / pi) ** TERMS for a source. Where too
-// many bins would be needed, or there are few pairs, each pair is looked at.
+// of the middles together, so that the series errs by (width / pi) ** TERMS<T> for a source. Where
+// too many bins would be needed, or there are few pairs, each pair is looked at.
 
 #pragma once
 
@@ -18,14 +18,15 @@
 
 namespace pauc {
 
-constexpr int TERMS = 12;  // of the series
-constexpr int LANES = 4;   // bins that are worked on at once
+constexpr int LANES = 4;  // bins, or terms of a series, that are worked on at once
 
-// How fine the bins are, for scores of a dtype: (1 / (2 pi)) ** TERMS is 3e-10, and
-// (1 / (4 pi)) ** TERMS 6e-14. Out of reach a sigmoid is less than exp(-30), or exp(-40), from 0
+// How long the series are and how fine the bins, for scores of a dtype: (1 / (4 pi)) ** 8 is 2e-9,
+// and (1 / (4 pi)) ** 12 6e-14. Out of reach a sigmoid is less than exp(-30), or exp(-40), from 0
 // or 1.
 template <typename T>
-constexpr int BINS_PER_TAU = sizeof(T) == 4 ? 2 : 4;
+constexpr int TERMS = sizeof(T) == 4 ? 8 : 12;
+template <typename T>
+constexpr int BINS_PER_TAU = 4;
 template <typename T>
 constexpr int REACH = BINS_PER_TAU<T> * (sizeof(T) == 4 ? 30 : 40);
 // The bins within reach of one, itself included, filled up to whole lanes.
@@ -36,7 +37,7 @@ constexpr int WITHIN = (2 * REACH<T> + 1 + LANES - 1) / LANES * LANES;
 // units of bins: of order n, times 1 / BINS_PER_TAU ** n.
 template <typename T>
 struct Derivatives {
-    double order[TERMS][WITHIN<T>] = {};
+    double order[TERMS<T>][WITHIN<T>] = {};
 
     Derivatives() {
         for (int d = -REACH<T>; d <= REACH<T>; ++d) fill(d);
@@ -46,13 +47,13 @@ struct Derivatives {
     // On the side where the sigmoid is small nothing cancels; the other side is its mirror image.
     void fill(int d) {
         const double small = std::exp(-std::abs(d) / static_cast<double>(BINS_PER_TAU<T>));
-        double a[TERMS] = {small / (1 + small)}, unit = 1;
-        for (int n = 0; n + 1 < TERMS; ++n) {
+        double a[TERMS<T>] = {small / (1 + small)}, unit = 1;
+        for (int n = 0; n + 1 < TERMS<T>; ++n) {
             double product = 0;
             for (int l = 0; l <= n; ++l) product += a[l] * a[n - l];
             a[n + 1] = (a[n] - product) / (n + 1);
         }
-        for (int n = 0; n < TERMS; ++n) {
+        for (int n = 0; n < TERMS<T>; ++n) {
             const double mirrored = n == 0 ? 1 - a[0] : n % 2 ? a[n] : -a[n];
             order[n][d + REACH<T>] = (d > 0 ? mirrored : a[n]) * unit;
             unit *= (n + 1.0) / BINS_PER_TAU<T>;
@@ -93,7 +94,7 @@ struct Axis {
 template <typename T>
 class Field {
   public:
-    explicit Field(const Axis<T>& axis) : axis_(axis), moments_(axis.bins * TERMS) {}
+    explicit Field(const Axis<T>& axis) : axis_(axis), moments_(axis.bins * TERMS<T>) {}
 
     void add(double score, double weight) {
         if (axis_.bins)
@@ -121,11 +122,11 @@ class Field {
         if (by_order_.empty()) close();
         const double place = axis_.place(score);
         const Size bin = static_cast<Size>(place);
-        double* series = polynomials_.data() + bin * TERMS;
+        double* series = polynomials_.data() + bin * TERMS<T>;
         if (!known_[bin]) expand(bin, series);
         const double r = place - bin - 0.5;
         double value = 0, slope = 0;
-        for (int m = TERMS - 1; m >= 0; --m) {
+        for (int m = TERMS<T> - 1; m >= 0; --m) {
             slope = slope * r + value;
             value = value * r + series[m];
         }
@@ -138,10 +139,10 @@ class Field {
     };
 
     const Axis<T>& axis_;
-    std::vector<double> moments_;      // [bins, TERMS], of the sources of each bin
-    std::vector<double> by_order_;     // [TERMS, bins], the same over k!, once all are added
+    std::vector<double> moments_;      // [bins, TERMS<T>], of the sources of each bin
+    std::vector<double> by_order_;     // [TERMS<T>, bins], the same over k!, once all are added
     std::vector<double> above_;        // [bins + 1], the weight of all sources from a bin on
-    std::vector<double> polynomials_;  // [bins, TERMS], the sum around the middle of each bin
+    std::vector<double> polynomials_;  // [bins, TERMS<T>], the sum around the middle of each bin
     std::vector<char> known_;          // [bins], whether that is filled in
     std::vector<Source> sources_;      // where there are no bins
 
@@ -149,24 +150,25 @@ class Field {
         const Size bin = static_cast<Size>(place);
         const double t = place - bin - 0.5, square = t * t;
         double power[LANES] = {weight, weight * t, weight * square, weight * square * t};
-        double* moment = moments_.data() + bin * TERMS;
-        for (int k = 0; k < TERMS; k += LANES)
+        double* moment = moments_.data() + bin * TERMS<T>;
+        const double next = square * square;
+        for (int k = 0; k < TERMS<T>; k += LANES)
             for (int l = 0; l < LANES; ++l) {
                 moment[k + l] += power[l];
-                power[l] *= square * square;
+                power[l] *= next;
             }
     }
 
     void close() {
         const Size bins = axis_.bins;
-        by_order_.resize(bins * TERMS);
-        polynomials_.resize(bins * TERMS);
+        by_order_.resize(bins * TERMS<T>);
+        polynomials_.resize(bins * TERMS<T>);
         known_.resize(bins);
         above_.resize(bins + 1);
         double factorial = 1;
-        for (int k = 0; k < TERMS; ++k) {
+        for (int k = 0; k < TERMS<T>; ++k) {
             for (Size b = 0; b < bins; ++b)
-                by_order_[k * bins + b] = moments_[b * TERMS + k] / factorial;
+                by_order_[k * bins + b] = moments_[b * TERMS<T> + k] / factorial;
             factorial *= k + 1;
         }
         for (Size b = bins; b-- > 0;) above_[b] = above_[b + 1] + by_order_[b];
@@ -176,15 +178,22 @@ class Field {
     void expand(Size bin, double* series) {
         static const Derivatives<T> sigmoid;
         const double* moment = by_order_.data() + bin - REACH<T>;
-        double sum[TERMS][LANES] = {};
-        for (int d = 0; d < WITHIN<T>; d += LANES)
-            for (int n = 0; n < TERMS; ++n)
-                for (int k = 0; k <= n; ++k)
+        double sum[TERMS<T>][LANES] = {};
+        for (int d = 0; d < WITHIN<T>; d += LANES) {
+            double weight = 0;
+            for (int l = 0; l < LANES; ++l) weight += moment[d + l];
+            if (weight == 0) continue;
+            for (int m = 0; m < TERMS<T>; ++m) {
+                double one[LANES] = {};
+                for (int k = 0; k + m < TERMS<T>; ++k)
                     for (int l = 0; l < LANES; ++l)
-                        sum[n - k][l] += sigmoid.order[n][d + l] * moment[k * axis_.bins + d + l];
+                        one[l] += sigmoid.order[k + m][d + l] * moment[k * axis_.bins + d + l];
+                for (int l = 0; l < LANES; ++l) sum[m][l] += one[l];
+            }
+        }
         sum[0][0] += above_[bin + REACH<T> + 1];
         double factor = 1;  // (-1) ** m / m!
-        for (int m = 0; m < TERMS; ++m) {
+        for (int m = 0; m < TERMS<T>; ++m) {
             series[m] = factor * (sum[m][0] + sum[m][1] + sum[m][2] + sum[m][3]);
             factor /= -(m + 1);
         }

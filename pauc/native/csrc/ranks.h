@@ -47,7 +47,10 @@ std::vector<double> scores_of(const Step<T>& s, const Class<T>& c, Span rows) {
 // live ones: the ranks count all.
 template <typename T>
 bool write_ranks(
-    const Step<T>& s, const Class<T>& c, const Band<T>& band, const Positives<T>& positives,
+    const Step<T>& s,
+    const Class<T>& c,
+    const Band<T>& band,
+    const Positives<T>& positives,
     double& pairs
 ) {
     if (!all_finite(c.held, s.fill)) return false;
@@ -63,9 +66,8 @@ bool write_ranks(
     for (double score : own) of_peers.add(score, 1);
     for_each_negative(s, c, [&](const T* value, Size) { of_negatives.add_block(value); });
     const double scale = 1 / positives.total, steep = scale / band.tau;
-    const double of_live = s.live_gradient && positives.live_total > 0
-                               ? positives.total / positives.live_total
-                               : 1;
+    const double of_live =
+        s.live_gradient && positives.live_total > 0 ? positives.total / positives.live_total : 1;
     std::vector<Pull> pull(averaged);
     double value = 0;
     for (size_t i = 0; i < averaged; ++i) {
@@ -98,9 +100,8 @@ bool write_ranks(
     for_each_block(c.live, 0, s.rows, c.barred, [&](const T* score, Size first) {
         for (int j = 0; j < BLOCK; ++j)
             if (score[j] == score[j])
-                s.gradient[(first + j) * s.classes + c.index] = static_cast<T>(
-                    steep * of_live_others * pull_negatives.at(score[j]).slope
-                );
+                s.gradient[(first + j) * s.classes + c.index] =
+                    static_cast<T>(steep * of_live_others * pull_negatives.at(score[j]).slope);
     });
     return true;
 }
