@@ -136,6 +136,7 @@ def measure_here() -> dict[str, Any]:
             bar = tqdm(cells_of(axis, loss), desc=f"{axis}, {loss}", disable=None)
             points = [{axis: size} | measure(cell) for size, cell in bar]
             series.append(with_exponents(axis, loss, points))
+            print(series[-1], flush=True)
     split = [
         {"rows": size, "loss": loss} | measure_split(size, loss)
         for size in SPLIT_ROWS

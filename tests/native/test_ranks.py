@@ -175,6 +175,15 @@ def test_a_width_too_small_for_bins_declines_where_pairs_are_many():
         assert isinstance(outcome.entry, NativeEntry) is native
 
 
+def test_many_classes_of_few_rows_stay_native():
+    """Each of them has few pairs, and takes no bins; together they have many."""
+    g = torch.Generator().manual_seed(3)
+    targets = torch.randint(0, 1000, (1200,), generator=g)
+    rows = Rows(torch.randn(1200, 1000, generator=g), targets)
+    outcome, _ = take_step(rows, init_queue(0, 1000), plan_step(SmoothAPConfig()))
+    assert isinstance(outcome.entry, NativeEntry)
+
+
 def test_a_queue_that_is_not_finite_is_left_to_the_operators():
     rows = Rows(torch.randn(40, 1), torch.arange(40) % 2)
     queue = init_queue(30, 1)

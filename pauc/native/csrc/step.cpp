@@ -1,5 +1,5 @@
-// One step of the partial AUC on a CPU: band, losses and gradient of all classes in one call, and
-// the rows that enter the queue in another.
+// One step of the partial AUC or of Smooth-AP on a CPU: band, losses and gradient of all classes in
+// one call, and the rows that enter the queue in another.
 //
 // The numbers are those of pauc/core/partial_auc.py, which is the readable account of them; it
 // takes some hundred operators of torch, of some microseconds each. Called by pauc/native/step.py
