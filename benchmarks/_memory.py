@@ -69,6 +69,14 @@ def step_peaks(cell: Cell, device: str, *, validate: bool, seed: int) -> dict[st
         ).result()
 
 
+def peak_of_steps(step_on_new_rows: Callable[[], Callable[[], object]]) -> int:
+    """Bytes of a step on a CPU, from a process that measures nothing else afterwards."""
+    _mallopt(M_MMAP_MAX, 1 << 16)
+    _mallopt(M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
+    # In this order: the first step of a process also loads code, which only the second counts.
+    return max(allocated_peak(step_on_new_rows()), _resident_peak(step_on_new_rows()))
+
+
 def _measure(cell: Cell, device: str, validate: bool, seed: int, threads: int) -> dict[str, int]:
     torch.set_num_threads(threads)
     _mallopt(M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
@@ -87,14 +95,15 @@ def _contender_peak(contender: str, cell: Cell, device: str, validate: bool, see
     if device != "cpu":
         step_on_new_rows()()
         return _cuda_peak(step_on_new_rows())
-    # In this order: the first step of a process also loads code, which only the second counts.
-    return max(allocated_peak(step_on_new_rows()), _resident_peak(step_on_new_rows()))
+    return peak_of_steps(step_on_new_rows)
 
 
 def _resident_peak(step: Callable[[], object]) -> int:
     """0, the trivial lower bound, where the system has no resettable high-water mark."""
     if sys.platform != "linux":
         return 0
+    # What lies freed in the heap would be used again, and not seen.
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = status_bytes("VmRSS")
     step()

@@ -3,8 +3,8 @@
     python benchmarks/pairs.py             # 10 k to 160 k positives and as many negatives: 30 s
 
 First `pairwise_pauc`: the time must double with the scores; the pairs, of which 160 k have 25.6
-billion, grow fourfold. Then a step of `smooth_ap_loss_fn`, which compares all rows with all rows in
-each class.
+billion, grow fourfold. Then a step of `smooth_ap_loss_fn`, which counts all rows for each positive,
+as a native step and by operators of torch.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from _workload import Cell, draw_batch
 from tqdm import tqdm
 
 from pauc import enqueue, init_queue, pairwise_pauc, smooth_ap_loss_fn
+from pauc.native import extension
 
 SIZES = (10_000, 20_000, 40_000, 50_000, 80_000, 160_000)
 SMOOTH_AP = ((1, 16_384), (10, 16_384), (100, 2048), (100, 16_384))  # classes, queue
@@ -66,7 +67,7 @@ def measure(step: Step, repeats: int) -> list[str]:
         start = time.process_time()
         value = step()
         times.append((time.process_time() - start) * 1e3)
-    return [f"{median(times):.0f}", f"{allocated_peak(step) / 1e6:.0f}", f"{value:.4f}"]
+    return [f"{median(times):.3g}", f"{allocated_peak(step) / 1e6:.0f}", f"{value:.4f}"]
 
 
 def main() -> None:
@@ -84,12 +85,17 @@ def main() -> None:
             row = measure(pairwise_step(size, link), args.repeats)
             print(table.row([link, f"{size:,}", *row]), flush=True)
 
-    table = Table({"Smooth-AP, classes": 18, "batch + queue": 16, **MEASURED}, markdown=True)
+    columns = {"Smooth-AP, classes": 18, "batch + queue": 16, "by": 9}
+    table = Table({**columns, **MEASURED}, markdown=True)
     print(f"\n{table.header()}")
+    native = extension.ext
     for classes, queue in SMOOTH_AP:
         cell = Cell("smooth-ap", classes, 1024, queue, "pairs")
-        row = measure(smooth_ap_step(cell), args.repeats)
-        print(table.row([f"{classes}", f"{cell.batch:,} + {queue:,}", *row]), flush=True)
+        for way, code in {"native": native, "operators": None}.items():
+            extension.ext = code
+            row = measure(smooth_ap_step(cell), args.repeats)
+            first = [f"{classes}", f"{cell.batch:,} + {queue:,}", way]
+            print(table.row([*first, *row]), flush=True)
 
 
 if __name__ == "__main__":

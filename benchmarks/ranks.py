@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -106,17 +107,14 @@ def work(rank: int, world: int, folder: str, all_rows: list[int]) -> None:
     dist.destroy_process_group()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--rows", type=int, nargs="+", default=[1 << 16, 1 << 20])
-    arguments = parser.parse_args()
-    facts, cells = machine_facts("cpu", ["pauc"]), []
+def measure_ranks(worlds: Iterable[int], rows: list[int]) -> list[dict[str, Any]]:
+    """Return a cell for each number of ranks, queue size, surrogate and way to hold the queue."""
+    cells = []
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        for world in arguments.ranks:
+        for world in worlds:
             processes = [
-                context.Process(target=work, args=(rank, world, folder, arguments.rows))
+                context.Process(target=work, args=(rank, world, folder, rows))
                 for rank in range(world)
             ]
             for process in processes:
@@ -125,6 +123,16 @@ def main() -> None:
                 process.join()
             with open(f"{folder}/{world}.json") as file:
                 cells += json.load(file)
+    return cells
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1 << 16, 1 << 20])
+    arguments = parser.parse_args()
+    facts = machine_facts("cpu", ["pauc"])
+    cells = measure_ranks(arguments.ranks, arguments.rows)
     RESULTS.mkdir(exist_ok=True)
     with open(RESULTS / "ranks-cpu.json", "w") as file:
         json.dump({"machine": facts, "cells": cells}, file, indent=1)

@@ -3,7 +3,8 @@
 A *backend* turns a batch, a queue and a checked config into an :class:`pauc.core.outcome.Outcome`:
 the loss, what stands behind it, and the rows that are to enter the queue. :mod:`pauc.core` computes
 everything, in torch operators, and is what the others are checked against. :mod:`pauc.native` is
-one call for a step of the partial AUC on a CPU; it may decline, and then ``core`` takes the step.
+one call for a step of the partial AUC or of Smooth-AP on a CPU; it may decline, and then ``core``
+takes the step.
 """
 
 from __future__ import annotations

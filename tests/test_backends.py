@@ -24,6 +24,7 @@ SUPPORTS = {
     "recall": recall.SUPPORT,
     "smooth_ap": smooth_ap.SUPPORT,
     "native": native_options.SUPPORT,
+    "native_smooth_ap": native_options.SMOOTH_AP_SUPPORT,
     "sharded": sharded.SUPPORT,
 }
 
@@ -99,10 +100,12 @@ def test_the_native_step_is_not_planned_for_what_it_does_not_support(options):
     assert backends.plan_step(PAUCConfig()).native is not None
 
 
-@pytest.mark.parametrize("config", [RecallAtQuantileConfig(), SmoothAPConfig()])
-def test_the_native_step_is_for_the_partial_auc_alone(config):
-    assert backends.plan_step(config).native is None
-    assert "PAUCConfig" in native_options.SUPPORT.refusal(config)
+def test_the_native_step_knows_what_kind_of_config_it_takes():
+    assert backends.plan_step(RecallAtQuantileConfig()).native is None
+    assert "PAUCConfig" in native_options.SUPPORT.refusal(SmoothAPConfig())
+    assert "SmoothAPConfig" in native_options.SMOOTH_AP_SUPPORT.refusal(PAUCConfig())
+    assert backends.plan_step(SmoothAPConfig()).native is not None
+    assert backends.plan_step(SmoothAPConfig(temperature=torch.tensor(0.1))).native is None
 
 
 def test_an_option_without_effect_keeps_no_backend_away():

@@ -1,6 +1,6 @@
-"""The step of the partial AUC as one native call on a CPU; ``csrc`` holds the C++.
+"""A step of the partial AUC or of Smooth-AP as one native call; ``csrc`` holds the C++.
 
-The numbers are those of :mod:`pauc.core.partial_auc`, with the gradient computed beside the loss.
+The numbers are those of :mod:`pauc.core`, with the gradient computed beside the loss.
 """
 
 from pauc.native.extension import state

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pauc.config import LossConfig, PAUCConfig
+from pauc.config import LossConfig, PAUCConfig, SmoothAPConfig
 from pauc.core.band import knot_levels
 from pauc.core.step import has_entropy
 from pauc.support import ANY, Support
 
 # As csrc/batch.h numbers them. A value that is not here has no number there.
 _SURROGATES = {("trapezoid", "sigmoid"): 0, ("pairwise", "sigmoid"): 1, ("pairwise", "logistic"): 2}
+_RANKS = 3
 _SCALES = {"iqr": 0, "band": 1, "unit": 2}
 _INTERPOLATIONS = {"linear": 0, "lower": 1, "higher": 2, "nearest": 3, "midpoint": 4}
 _REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
@@ -44,6 +45,18 @@ SUPPORT = Support(
         "base_rate",
     ),
 )
+SMOOTH_AP_SUPPORT = Support(
+    "native",
+    SmoothAPConfig(),
+    values={
+        "tau_scale": ("iqr", "unit"),
+        **{
+            name: known
+            for name, known in SUPPORT.values.items()
+            if name in SmoothAPConfig._fields and name != "tau_scale"
+        },
+    },
+)
 
 
 class NativeOptions(NamedTuple):
@@ -58,13 +71,22 @@ class NativeOptions(NamedTuple):
 
 def native_options(config: LossConfig) -> NativeOptions | None:
     """Encode a checked config for the native step; None if it does not support an option."""
-    if not isinstance(config, PAUCConfig) or SUPPORT.refusal(config) is not None:
-        return None
-    pairwise = config.surrogate == "pairwise"
-    link = config.link if pairwise else "sigmoid"
-    knots = knot_levels(config.alpha, config.beta, 2 if pairwise else config.n_knots)
+    if isinstance(config, PAUCConfig) and SUPPORT.refusal(config) is None:
+        pairwise = config.surrogate == "pairwise"
+        link = config.link if pairwise else "sigmoid"
+        knots = knot_levels(config.alpha, config.beta, 2 if pairwise else config.n_knots)
+        levels = [float(level) for level in knots]
+        return _encode(config, _SURROGATES[config.surrogate, link], levels)
+    if isinstance(config, SmoothAPConfig) and SMOOTH_AP_SUPPORT.refusal(config) is None:
+        return _encode(config, _RANKS, [0.0])  # there is no band: the top score is found soonest
+    return None
+
+
+def _encode(
+    config: PAUCConfig | SmoothAPConfig, surrogate: int, levels: list[float]
+) -> NativeOptions:
     numbers = (
-        _SURROGATES[config.surrogate, link],
+        surrogate,
         _SCALES[config.tau_scale],
         _INTERPOLATIONS[config.quantile_interpolation],
         config.pos_numerator == "pool",
@@ -80,5 +102,5 @@ def native_options(config: LossConfig) -> NativeOptions | None:
         has_whole=has_entropy(config) or config.weight_scale == "explained",
         by_class=config.reduction == "none",
         numbers=numbers,
-        levels=[float(level) for level in knots],
+        levels=levels,
     )

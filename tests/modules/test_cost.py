@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks._witness import with_witness
-from pauc import PAUCAtBudgetLoss
+from pauc import PAUCAtBudgetLoss, SmoothAPLoss
 from pauc.native import extension
 
 BATCH = 256
@@ -81,6 +81,23 @@ def work_of_a_step(classes, queue_size, **options):
 def test_operators_of_a_native_step_stay_below_a_ceiling(classes, surrogate):
     work = work_of_a_step(classes, 4096, surrogate=surrogate)
     assert work.total <= 9, dict(sorted(work.calls.items(), key=lambda item: -item[1]))
+
+
+@needs_native
+@pytest.mark.parametrize("classes", [1, 8])
+def test_operators_of_smooth_ap_do_not_grow_with_the_pool(classes):
+    g = torch.Generator().manual_seed(0)
+    works = []
+    for queue_size in (1024, 8192):
+        loss = SmoothAPLoss(classes, queue_size=queue_size)
+        with torch.no_grad():
+            loss(*batch(classes, g, queue_size))
+        logits, targets = batch(classes, g)
+        with Work() as work:
+            loss(logits, targets).backward()
+        works.append(work)
+    assert works[1].total <= 9, works[1].calls
+    assert works[0].bytes == works[1].bytes
 
 
 @needs_native

@@ -15,7 +15,7 @@ namespace pauc {
 
 using Size = std::ptrdiff_t;
 
-enum Surrogate { TRAPEZOID = 0, SIGMOID = 1, LOGISTIC = 2 };
+enum Surrogate { TRAPEZOID = 0, SIGMOID = 1, LOGISTIC = 2, RANKS = 3 };
 enum Scale { IQR = 0, BAND = 1, UNIT = 2 };
 enum Reduction { MEAN = 0, SUM = 1, NONE = 2 };
 enum Interpolation { LINEAR = 0, LOWER = 1, HIGHER = 2, NEAREST = 3, MIDPOINT = 4 };

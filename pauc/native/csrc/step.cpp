@@ -1,5 +1,5 @@
-// One step of the partial AUC on a CPU: band, losses and gradient of all classes in one call, and
-// the rows that enter the queue in another.
+// One step of the partial AUC or of Smooth-AP on a CPU: band, losses and gradient of all classes in
+// one call, and the rows that enter the queue in another.
 //
 // The numbers are those of pauc/core/partial_auc.py, which is the readable account of them; it
 // takes some hundred operators of torch, of some microseconds each. Called by pauc/native/step.py
@@ -21,6 +21,7 @@
 #include "explained.h"
 #include "losses.h"
 #include "pairs.h"
+#include "ranks.h"
 #include "rows.h"
 #include "surrogates.h"
 #include "sweep.h"
@@ -93,7 +94,9 @@ template <typename T>
 inline bool take_class(
     const Step<T>& s, const Rows<T>& rows, int32_t index, bool finite, Scratch<T>& scratch
 ) {
-    const Class<T> c = make_class(s, rows, index, scratch.rows);
+    Class<T> c = make_class(s, rows, index, scratch.rows);
+    // A width in raw units needs negatives, and no reference rows.
+    if (s.surrogate == RANKS && s.scale == UNIT) c.hidden = c.barred;
     s.per_class[index] = 0;
     s.valid[index] = s.degenerate[index] = false;
     s.ref_count[index] = s.rows + s.fill - c.hidden.size();
@@ -109,6 +112,7 @@ inline bool take_class(
     const Positives<T> positives = gather_positives(s, c);
     if (!band.defined || !(positives.total > 0)) return true;
     if (s.explained) scratch.weight[index] = explained_weight(s, c);
+    if (s.surrogate == RANKS) return write_ranks(s, c, band, positives, scratch.pairs);
     if (s.surrogate == TRAPEZOID) {
         write_class(s, index, band, positives, {}, trapezoid_sums(positives, band), 1);
         return true;
