@@ -2,17 +2,19 @@
 
 Needs torchmetrics: ``pip install 'torch-pauc[torchmetrics]'``.
 
-``update(preds, target)`` takes what the functions take, but for weights: scores ``[N]`` or
-``[N, C]``, targets of 0, 1 and ``ignore_index`` or class indices, tensors and arrays; it raises as
-they do. The value is a float64 tensor, ``[C, ...]`` of several columns; it is nan where one of the
-two classes has no row (so far, or in the one batch that ``forward`` computes).
+``update(preds, target, sample_weight=None)`` takes what the functions take: scores ``[N]`` or
+``[N, C]``, targets of 0, 1 and ``ignore_index`` or class indices, weights ``[N]``, tensors and
+arrays; it raises as they do. Weights come with every batch or with none. The value is a float64
+tensor, ``[C, ...]`` of several columns; it is nan where one of the two classes has no row (so far,
+or in the one batch that ``forward`` computes).
 
 Every class keeps the scores and targets of all rows that it is shown, since an exact curve needs
 them, and gathers the rows of all ranks before it computes. With ``bits`` it keeps counts instead,
 ``16 * 2**bits`` bytes for each column whatever the number of rows (1 MB for 16 bits), and ranks add
 theirs up. Scores that agree in the first ``bits`` bits as float32 are then a tie: for 16 bits those
 within 0.4 to 0.8 % of each other. ``error_bound()`` says from the counts how far the value can be
-from the exact one. Give logits: probabilities near 1 all begin with the same bits.
+from the exact one. Give logits: probabilities near 1 all begin with the same bits. Bins take
+no weights.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from torch import Tensor
 from pauc.arrays import ArrayLike, as_tensor
 from pauc.checks import check_band, check_int
 from pauc.metrics.binned import area_error, counts_of, tpr_error, vertices_of_counts
-from pauc.metrics.inputs import UndefinedError, by_column, check_ignore_index, table_of
+from pauc.metrics.inputs import Table, UndefinedError, by_column, check_ignore_index, table_of
 from pauc.metrics.rates import check_rates
 from pauc.metrics.roc import area_of, check_normalize, normalized
 from pauc.metrics.vertices import Vertices, best_tpr, vertices_of
@@ -54,6 +56,7 @@ class _CurveMetric(Metric):
 
     scores: list[Tensor]
     targets: list[Tensor]
+    weights: list[Tensor]
     counts: Tensor
 
     def __init__(
@@ -66,6 +69,8 @@ class _CurveMetric(Metric):
         if bits is None:
             self.add_state("scores", default=[], dist_reduce_fx="cat")
             self.add_state("targets", default=[], dist_reduce_fx="cat")
+            # Empty unless weights are given: ones would make counts sums, which are rounded.
+            self.add_state("weights", default=[], dist_reduce_fx="cat")
             return
         check_int("bits", bits, 9)
         if bits > 24:
@@ -73,22 +78,27 @@ class _CurveMetric(Metric):
         none = torch.zeros(num_classes, 2, 2**bits, dtype=torch.int64)
         self.add_state("counts", default=none, dist_reduce_fx="sum")
 
-    def update(self, preds: ArrayLike, target: ArrayLike) -> None:
-        """Take in rows: scores ``[N]``, ``[N, 1]`` or ``[N, C]``, and their targets."""
+    def update(self, preds: ArrayLike, target: ArrayLike, sample_weight: ArrayLike = None) -> None:
+        """Take in rows: scores ``[N]``, ``[N, 1]`` or ``[N, C]``, their targets and weights."""
         scores = as_tensor(preds, "scores").to(self.device)
         targets = as_tensor(target, "targets").to(self.device)
-        table = table_of(scores, targets, None, self.ignore_index)
+        if sample_weight is not None:
+            sample_weight = as_tensor(sample_weight, "sample_weight").to(self.device)
+        table = table_of(scores, targets, sample_weight, self.ignore_index)
         columns = [table.column(c) for c in range(table.scores.shape[1])]  # for its checks, too
         if self.bits is not None:
             self._check_columns(len(columns), self.num_classes)
+            if sample_weight is not None:
+                raise ValueError(f"sample_weight must be None with bits={self.bits}: bins count")
             self.counts += torch.stack([counts_of(column, self.bits) for column in columns])
             return
-        if self.scores:
-            self._check_columns(len(columns), self.scores[0].shape[1])
+        self._check_like_before(table)
         # Ignored rows are kept: in a MetricCollection, metrics with another ignore_index may share
         # these rows, and count them.
         self.scores.append(table.scores)
         self.targets.append(targets.reshape(table.labels.shape))
+        if table.weight is not None:
+            self.weights.append(table.weight)
 
     def compute(self) -> Tensor:
         """Return the metric of all rows, float64; nan where a class has no row."""
@@ -115,7 +125,8 @@ class _CurveMetric(Metric):
         if isinstance(self.scores, list) and not self.scores:  # before any update
             return self._nan()
         scores, targets = dim_zero_cat(self.scores), dim_zero_cat(self.targets)
-        table = table_of(scores, targets, None, self.ignore_index)
+        weight = dim_zero_cat(self.weights) if len(self.weights) else None
+        table = table_of(scores, targets, weight, self.ignore_index)
         try:
             return by_column(lambda column: of(vertices_of(column)), table, self._shape)
         except UndefinedError:
@@ -123,6 +134,16 @@ class _CurveMetric(Metric):
 
     def _nan(self) -> Tensor:
         return torch.full(self._shape, torch.nan, dtype=torch.float64, device=self.device)
+
+    def _check_like_before(self, table: Table) -> None:
+        if not self.scores:
+            return
+        self._check_columns(table.scores.shape[1], self.scores[0].shape[1])
+        if (table.weight is None) == bool(self.weights):
+            before = "with" if self.weights else "without"
+            raise ValueError(
+                f"sample_weight must come with every batch or with none, got one {before} before"
+            )
 
     def _check_columns(self, found: int, expected: int) -> None:
         if found != expected:

@@ -16,7 +16,6 @@ from pauc import FPRMonitor
 from pauc.monitor import (
     MonitorConfig,
     MonitorState,
-    alert_share,
     init_monitor,
     monitor_status,
     monitor_step,
@@ -235,11 +234,6 @@ def test_billions_of_rows_lose_no_digits() -> None:
     assert 0 < found.high - found.low < 1e-4
 
 
-def test_alert_share_is_the_share_of_both_classes() -> None:
-    assert alert_share(0.01, 0.8, 0.1) == pytest.approx((9 * 0.01 + 0.8) / 10)
-    assert alert_share(0.01, 1.0, 0.0) == 0.01
-
-
 def test_the_window_expects_two_hundred_alerts() -> None:
     assert FPRMonitor(0.005).config.window == 40_000
     assert repr(FPRMonitor(0.5, window=7)) == "FPRMonitor(0.5, confidence=0.95, window=7)"
@@ -256,7 +250,6 @@ def test_the_window_expects_two_hundred_alerts() -> None:
         (lambda _: FPRMonitor("a"), TypeError, "budget must be a real number, got str 'a'"),
         (lambda _: FPRMonitor(0.1, confidence=1), ValueError, "confidence must be above 0"),
         (lambda _: FPRMonitor(0.1, window=0), ValueError, "window must be an integer of at least"),
-        (lambda _: alert_share(0.1, 1.2, 0), ValueError, r"tpr must be in \[0, 1\], got 1.2"),
         (lambda m: m.load_state_dict({}), ValueError, "state_dict must hold a state with"),
         (
             lambda m: m.load_state_dict(FPRMonitor(0.2).state_dict()),

@@ -32,12 +32,13 @@ def metrics() -> dict[str, Any]:
     }
 
 
-def expected(scores: Tensor, targets: Tensor) -> dict[str, Any]:
+def expected(scores: Tensor, targets: Tensor, weight: Tensor | None = None) -> dict[str, Any]:
+    of = {"sample_weight": weight}
     return {
-        "tpr": tpr_at_fpr(scores, targets, [0.05, 0.2]).tolist(),
-        "coverage": coverage_at_budget(scores, targets, 0.1).item(),
-        "pauc": partial_auc(scores, targets, 0.0, 0.1, normalize="mcclish").item(),
-        "whole": partial_auc(scores, targets).item(),
+        "tpr": tpr_at_fpr(scores, targets, [0.05, 0.2], **of).tolist(),
+        "coverage": coverage_at_budget(scores, targets, 0.1, **of).item(),
+        "pauc": partial_auc(scores, targets, 0.0, 0.1, normalize="mcclish", **of).item(),
+        "whole": partial_auc(scores, targets, **of).item(),
     }
 
 
@@ -118,6 +119,75 @@ def test_a_collection_may_mix_what_is_ignored() -> None:
     found = collection.compute()
     assert found["all"] == partial_auc(scores, targets)
     assert found["some"].isnan()
+
+
+# --- weights
+
+
+def weights_of(count: int) -> Tensor:
+    return torch.rand(count, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", metrics())
+def test_weights_count_as_in_the_function(name: str) -> None:
+    metric, (scores, targets) = metrics()[name], joined(batches())
+    weight = weights_of(len(scores))
+    for part in torch.arange(len(scores)).split(70):
+        metric.update(scores[part], targets[part], weight[part].numpy())
+    found = metric.compute().tolist()
+    assert found == expected(scores, targets, weight)[name]
+    assert found != expected(scores, targets)[name]
+    assert pickle.loads(pickle.dumps(metric)).compute().tolist() == found
+    metric.reset()
+    one_batch = (scores[:70], targets[:70], weight[:70])
+    assert metric(*one_batch).tolist() == expected(*one_batch)[name]
+    metric.reset()
+    assert metric(scores, targets).tolist() == expected(scores, targets)[name]
+
+
+def test_a_collection_shares_the_weights_and_merges_them() -> None:
+    scores, targets = joined(batches())
+    weight = weights_of(len(scores))
+    collection, other = (torchmetrics.MetricCollection(metrics()) for _ in range(2))
+    collection.update(scores[:90], targets[:90], sample_weight=weight[:90])
+    collection.update(scores[90:], targets[90:], sample_weight=weight[90:])
+    assert values(collection.compute()) == expected(scores, targets, weight)
+    other["tpr"].update(scores[:90], targets[:90], weight[:90])
+    rest = TPRAtFPR([0.05, 0.2])
+    rest.update(scores[90:], targets[90:], weight[90:])
+    other["tpr"].merge_state(rest)
+    found = other["tpr"].compute().tolist()  # of other sums of the same weights
+    assert found == pytest.approx(expected(scores, targets, weight)["tpr"], rel=1e-12)
+
+
+def test_weights_come_with_every_batch_or_with_none() -> None:
+    scores, targets = batches()[0]
+    for first, then, word in ((scores.abs(), None, "with"), (None, scores.abs(), "without")):
+        metric = PartialAUC()
+        metric.update(scores, targets, first)
+        with pytest.raises(ValueError, match=f"or with none, got one {word} before"):
+            metric.update(scores, targets, then)
+        assert len(metric.scores) == 1
+    with pytest.raises(ValueError, match=r"sample_weight must be None with bits=9: bins count"):
+        PartialAUC(bits=9).update(scores, targets, scores.abs())
+    with pytest.raises(ValueError, match=r"sample_weight must be \[N\]"):
+        PartialAUC().update(scores, targets, scores[:3])
+
+
+def of_weighted_rank(rank: int) -> dict[str, Any]:
+    collection = torchmetrics.MetricCollection(metrics())
+    for scores, targets in batches()[rank:][:: 3 - rank]:
+        collection.update(scores, targets, sample_weight=scores.abs())
+    return values(collection.compute())
+
+
+@pytest.mark.slow
+def test_two_ranks_gather_weights(tmp_path: Any) -> None:
+    parts = batches()
+    scores, targets = joined(parts[::3] + parts[1::2])
+    for result in run_ranks(2, of_weighted_rank, tmp_path):
+        for name, value in expected(scores, targets, scores.abs()).items():
+            assert result[name] == pytest.approx(value, rel=1e-12), name
 
 
 def of_rank(rank: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ directions, do not exclude. It holds for the average of a rate that moves, since
 of them together have ``1 - confidence``.
 """
 
-from pauc.monitor.fpr import FPRMonitor, alert_share
+from pauc.monitor.fpr import FPRMonitor
 from pauc.monitor.step import (
     MonitorConfig,
     MonitorState,
@@ -40,7 +40,6 @@ __all__ = [
     "MonitorConfig",
     "MonitorState",
     "MonitorStatus",
-    "alert_share",
     "init_monitor",
     "monitor_status",
     "monitor_step",

@@ -18,7 +18,7 @@ from pauc.monitor.step import (
     monitor_step,
 )
 
-__all__ = ["FPRMonitor", "alert_share"]
+__all__ = ["FPRMonitor"]
 
 # The window that is taken if none is given: so many alerts are expected in it.
 _EXPECTED_ALERTS = 200
@@ -38,7 +38,8 @@ class FPRMonitor:
 
     Args:
         budget: the highest FPR that keeps the promise, above 0 and below 1. Any other share does as
-            well, such as that of alerts among all rows: :func:`pauc.monitor.alert_share`.
+            well, such as that of alerts among all rows, which is known before the labels are:
+            :func:`pauc.budgets.alert_share_from_fpr`.
         confidence: above 0 and below 1.
         window: fewest rows that the interval is for, at least 1; None: so many that 200 alerts are
             expected at the budget. The alarm does not depend on it.
@@ -95,29 +96,6 @@ class FPRMonitor:
     def __repr__(self) -> str:
         budget, confidence, window = self.config
         return f"FPRMonitor({budget}, confidence={confidence}, window={window})"
-
-
-def alert_share(fpr: float, tpr: float, positive_rate: float) -> float:
-    """Return the share of all rows that alert: ``(1 - positive_rate) fpr + positive_rate tpr``.
-
-    Labels come late, alerts at once. A monitor of this share is fed with all rows as they come:
-    ``FPRMonitor(alert_share(budget, tpr, positive_rate))``. Its alarm says that there are more
-    alerts than these three numbers allow, and not which of them has moved. With ``tpr=1`` and the
-    highest positive rate to be expected it is an alarm for the FPR, a slow one unless positives are
-    much rarer than false alarms.
-
-    Args:
-        fpr, tpr: at the threshold, fractions in [0, 1].
-        positive_rate: share of positives among the rows to come, in [0, 1].
-
-    Raises:
-        TypeError, ValueError: an argument that is no number, or outside of [0, 1].
-    """
-    for name, value in (("fpr", fpr), ("tpr", tpr), ("positive_rate", positive_rate)):
-        check_number(name, value)
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value!r}")
-    return (1 - positive_rate) * fpr + positive_rate * tpr
 
 
 def _state_from(state_dict: Mapping[str, Any], config: MonitorConfig) -> MonitorState:

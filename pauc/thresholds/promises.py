@@ -72,6 +72,11 @@ def precise_vertices(
     With a level, the precision is tested at some numbers of alerts, which depend on the number of
     rows alone. The rows above the score at a given rank are independent draws from all rows above
     it, so that each test is exact; the level is divided by the number of tests (Bonferroni).
+
+    Procedures that pass the level of a passed test on (Holm 1979, a fixed sequence, Wiens's
+    fallback 2003) would find more, but their proofs take it for fixed which hypotheses are true.
+    The precision at a rank is random, as its score is. It would be fixed for thresholds that are
+    chosen before the rows are seen, which takes a scale of the scores that is known.
     """
     alerts = vertices.fp + vertices.tp
     if level is None:

@@ -172,6 +172,43 @@ def test_skorch_queue_holds_training_rows_only_and_the_estimator_pickles():
     assert net.criterion_.queue_fill == 2 * 4000, "a new fit begins with an empty queue"
 
 
+def test_skorch_with_a_sampler_resumes_bit_for_bit(tmp_path):
+    out = run("skorch_sampler.py", "--folder", str(tmp_path))
+    assert "weights and queue equal in every bit" in out
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "net.pt", "optimizer.pt", "loss.pt", "loader.pt"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", [None, "loader.pt", "loss.pt"])
+def test_skorch_draws_the_rows_of_its_training_part_and_needs_both_states(tmp_path, lost):
+    """Without the loader's or the loss's state a resumed run ends elsewhere."""
+    from covertype import load
+    from skorch_sampler import make_net
+
+    data = load(quick=True)
+    rows, targets = data.train.features.numpy()[:8000], data.train.targets.numpy()[:8000]
+    torch.manual_seed(0)
+    net = make_net(targets).initialize()
+    net.partial_fit(rows, targets, epochs=1)
+    features, held, _ = net.loader_._loader.dataset.tensors
+    assert len(held) == 6400  # a fifth is held back for validation
+    assert held.sum() == pytest.approx(0.8 * targets.sum(), abs=1)
+    parted = {row.numpy().tobytes() for row in features}
+    assert parted <= {row.tobytes() for row in rows}
+    net.save(tmp_path)
+    net.partial_fit(rows, targets, epochs=1)
+    resumed = make_net(targets).resume(tmp_path)
+    if lost == "loader.pt":
+        resumed.loader_state_ = None
+    if lost == "loss.pt":
+        resumed.criterion_.reset_queue()
+    resumed.partial_fit(rows, targets, epochs=1)
+    assert resumed.criterion_.queue_fill == net.criterion_.queue_fill or lost == "loss.pt"
+    weights = zip(net.module_.parameters(), resumed.module_.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in weights) is (lost is None)
+
+
 def test_tensorboard_has_every_diagnostic_of_every_logged_step(tmp_path):
     run("tensorboard_log.py", "--folder", str(tmp_path))
     scalars = logged(tmp_path)

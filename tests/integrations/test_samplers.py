@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from itertools import islice
@@ -22,7 +23,7 @@ import lightning  # noqa: E402
 from accelerate import Accelerator, skip_first_batches  # noqa: E402
 from transformers import Trainer, TrainingArguments  # noqa: E402
 
-from pauc import BandLoader, BandSampler  # noqa: E402
+from pauc import BandLoader, BandSampler, PAUCAtBudgetLoss  # noqa: E402
 from tests.integrations.sampler_on_ranks import (  # noqa: E402
     BATCH_SIZE,
     EPOCHS,
@@ -130,7 +131,54 @@ def test_lightning_overfits_a_list_of_batches():
     assert module.rows == EPOCHS * epochs(BandSampler(TARGETS, BATCH_SIZE))[:3]
 
 
+class ModuleWithLoss(Module):
+    def training_step(self, batch):
+        targets, rows = batch
+        self.rows.append(rows.tolist())
+        mask = BandSampler(TARGETS, BATCH_SIZE).iid_mask
+        logits = self.net(targets.float().reshape(-1, 1))
+        return PAUCAtBudgetLoss(1, beta=0.5, queue_size=64)(logits, targets, iid_mask=mask)
+
+
+@pytest.mark.parametrize("in_hook", [True, False])
+def test_lightning_overfits_single_rows_of_a_sampler_that_it_drops_and_the_loss_refuses_them(
+    in_hook,
+):
+    """Nothing of the sampler is asked there; the shape tells."""
+    module = ModuleWithLoss("sampler", None if in_hook else make_loader("sampler"))
+    with pytest.raises(ValueError, match=r"targets must|iid_mask must"):
+        make_trainer(None, overfit_batches=3).fit(module)
+    assert len(module.rows) == 1
+    assert isinstance(module.rows[0], int)
+
+
 # --- accelerate and the Hugging Face Trainer ---
+
+
+def test_two_ranks_of_accelerate_and_trainer_get_their_rows_or_an_error(tmp_path):
+    """Each rank gets its own rows, each once; a DataLoader is refused with the cure."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    module = "tests.integrations.trainer_on_ranks"
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, tmp_path, str(rank)], env=env, stderr=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
+    said = [ran.communicate(timeout=600)[1].decode()[-3000:] for ran in ranks]
+    assert [ran.returncode for ran in ranks] == [0, 0], said
+    for rank in range(2):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        wanted = BandSampler(TARGETS, BATCH_SIZE, rank=rank, world_size=2)
+        assert found["ranks"] == 2
+        assert found["BandLoader"] == epochs(wanted, 1)
+        wanted = BandSampler(TARGETS, BATCH_SIZE, rank=rank, world_size=2)
+        assert found["trainer"] == epochs(wanted)
+        for layout in RAW:
+            assert "Cure: give the framework pauc.BandLoader" in found[layout]
 
 
 def test_accelerate_leaves_the_loader_alone_and_refuses_a_data_loader():

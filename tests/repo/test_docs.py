@@ -115,7 +115,7 @@ def test_every_option_and_example_that_the_pages_name_is_there():
         *inspect.signature(pauc.boosting.BandObjective).parameters,
         *inspect.signature(pauc.select_threshold).parameters,
         *inspect.signature(pauc.FPRMonitor).parameters,
-        *inspect.signature(pauc.monitor.alert_share).parameters,
+        *inspect.signature(pauc.budgets.alert_share_from_fpr).parameters,
         *inspect.signature(pauc.torchmetrics.TPRAtFPR).parameters,
         *inspect.signature(pauc.sklearn.BudgetClassifier).parameters,
         *OF_OTHERS,
