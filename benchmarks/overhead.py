@@ -6,6 +6,7 @@ timed apart: the model alone is a step whose loss is the mean of the logits.
 
     python benchmarks/overhead.py                         # a minute
     python benchmarks/overhead.py --threads 1 --clock cpu
+    python benchmarks/overhead.py --compiled              # torch.compile beside eager, in turns
 
 Columns are explained in benchmarks/README.md.
 """
@@ -15,13 +16,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from _memory import keep_freed_memory
-from _report import Table, describe, machine_facts
+from _report import Table, describe, machine_facts, write_json
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -37,6 +39,17 @@ COLUMNS = {
     "BCE step ms": 11,
     "times BCE's step": 16,
 }
+# Of `--compiled`: the median of a step, and the least, which other load on the machine moves less.
+COMPILED_COLUMNS = {
+    "model": 16,
+    "loss": 34,
+    "eager ms": 14,
+    "one graph ms": 14,
+    "graph / eager": 14,
+    "loss outside ms": 15,
+    "BCE graph / eager": 18,
+}
+RESULTS = Path(__file__).parent / "results" / "compiled-cpu.json"
 POSITIVE_RATE = 0.02
 SIGNAL = 0.3  # what a positive's features have more, in standard deviations
 # The recipe of the README, and the plain definition.
@@ -84,6 +97,13 @@ SETTINGS = [
 ]
 
 
+# Of `--compiled`: hardly more than the loss, and a model that is soon through.
+COMPILED_SETTINGS = [
+    Setting("Linear 1-1", lambda: nn.Linear(1, 1), (1,), 1024, 16_384),
+    SETTINGS[0],
+]
+
+
 def mean_of_logits(logits: Tensor, _targets: Tensor) -> Tensor:
     return logits.mean()
 
@@ -92,14 +112,23 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits[:, 0], targets.float())
 
 
-def make_step(setting: Setting, loss: LossFunction) -> Callable[[Tensor, Tensor], None]:
+def make_step(
+    setting: Setting, loss: LossFunction, kind: str = "eager"
+) -> Callable[[Tensor, Tensor], None]:
+    """Return a training step: "eager", model and loss as one "graph", or the loss "outside"."""
     torch.manual_seed(0)
     model = setting.make_model()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    scores = torch.compile(model) if kind == "outside" else model
+
+    def loss_of(features: Tensor, targets: Tensor) -> Tensor:
+        return loss(scores(features), targets)
+
+    forward = torch.compile(loss_of, fullgraph=True) if kind == "graph" else loss_of
 
     def step(features: Tensor, targets: Tensor) -> None:
         optimizer.zero_grad()
-        loss(model(features), targets).backward()
+        forward(features, targets).backward()
         optimizer.step()
 
     return step
@@ -117,13 +146,27 @@ def draw(setting: Setting, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def measure(setting: Setting, seconds: float, clock: Callable[[], float]) -> dict[str, float]:
-    """Return the median milliseconds of a step with each loss, steps taken in turns."""
+    """Return the median milliseconds of a step with each loss."""
     losses: dict[str, LossFunction] = {"model": mean_of_logits, "bce": cross_entropy}
     for name, options in LOSSES.items():
         losses[name] = PAUCAtBudgetLoss(1, queue_size=setting.queue, **options)
     steps = {name: make_step(setting, loss) for name, loss in losses.items()}
+    times = take_in_turns(setting, steps, seconds, clock)
+    return {name: median(each) for name, each in times.items()}
+
+
+Key = TypeVar("Key")
+
+
+def take_in_turns(
+    setting: Setting,
+    steps: dict[Key, Callable[[Tensor, Tensor], None]],
+    seconds: float,
+    clock: Callable[[], float],
+) -> dict[Key, list[float]]:
+    """Return the milliseconds of each kind of step on the same batches, from a full queue on."""
     generator = torch.Generator().manual_seed(0)
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    times: dict[Key, list[float]] = {name: [] for name in steps}
     warm = -(-setting.queue // setting.batch) + 3  # until the queue is full
     taken, deadline = 0, float("inf")
     bar = tqdm(desc=setting.name, unit=" batches", leave=False, disable=None)
@@ -139,7 +182,49 @@ def measure(setting: Setting, seconds: float, clock: Callable[[], float]) -> dic
         if taken == warm:
             deadline = time.perf_counter() + seconds
     bar.close()
-    return {name: median(each) for name, each in times.items()}
+    return times
+
+
+def measure_compiled(
+    setting: Setting, seconds: float, clock: Callable[[], float]
+) -> list[dict[str, Any]]:
+    """Return for each loss the median and the least milliseconds of each kind of step."""
+    steps = {}
+    for name in ("BCE", *LOSSES):
+        for kind in ("eager", "graph", "outside"):
+            loss: LossFunction = cross_entropy
+            if name != "BCE":
+                loss = PAUCAtBudgetLoss(1, queue_size=setting.queue, **LOSSES[name])
+            steps[name, kind] = make_step(setting, loss, kind)
+    times = take_in_turns(setting, steps, seconds, clock)
+    return [
+        {
+            "model": setting.name,
+            "loss": name,
+            "kind": kind,
+            "median": median(each),
+            "min": min(each),
+        }
+        for (name, kind), each in times.items()
+    ]
+
+
+def compiled_rows(results: list[dict[str, Any]]) -> list[list[str]]:
+    """Return a row for each loss: median (least)."""
+    of = {(result["loss"], result["kind"]): result for result in results}
+
+    def ratio(name: str) -> str:
+        graph, eager = of[name, "graph"], of[name, "eager"]
+        return f"{graph['median'] / eager['median']:.2f} ({graph['min'] / eager['min']:.2f})"
+
+    def ms(name: str, kind: str) -> str:
+        return f"{of[name, kind]['median']:.2f} ({of[name, kind]['min']:.2f})"
+
+    return [
+        [results[0]["model"], name, ms(name, "eager"), ms(name, "graph"), ratio(name),
+         ms(name, "outside"), ratio("BCE")]
+        for name in LOSSES
+    ]  # fmt: skip
 
 
 def rows(setting: Setting, ms: dict[str, float]) -> list[list[str]]:
@@ -164,15 +249,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="for each model")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile beside eager")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     keep_freed_memory()
-    table = Table(COLUMNS, markdown=True)
-    print(f"{describe(machine_facts('cpu', ['pauc']))}, clock {args.clock}\n\n{table.header()}")
-    for setting in SETTINGS:
-        for row in rows(setting, measure(setting, args.seconds, CLOCKS[args.clock])):
-            print(table.row(row), flush=True)
+    facts = {**machine_facts("cpu", ["pauc"]), "clock": args.clock}
+    table = Table(COMPILED_COLUMNS if args.compiled else COLUMNS, markdown=True)
+    print(f"{describe(facts)}\n\n{table.header()}")
+    kept = []
+    for setting in COMPILED_SETTINGS if args.compiled else SETTINGS:
+        if args.compiled:
+            results = measure_compiled(setting, args.seconds, CLOCKS[args.clock])
+            kept += results
+            write_json(RESULTS, {"machine": facts, "results": kept})
+            lines = compiled_rows(results)
+        else:
+            lines = rows(setting, measure(setting, args.seconds, CLOCKS[args.clock]))
+        for line in lines:
+            print(table.row(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,26 +16,11 @@ import torch
 from torch import Tensor
 
 from pauc import native
-from pauc.config import LossConfig, PAUCConfig, RecallAtQuantileConfig, SmoothAPConfig
-from pauc.core import partial_auc, recall, smooth_ap
-from pauc.core.batch import Rows, check_rows, make_batch
+from pauc.config import LossConfig
+from pauc.core.batch import Rows, check_rows
+from pauc.core.dispatch import core_refusal, core_step
 from pauc.core.outcome import Outcome
-from pauc.core.queue import QueueState, check_counters
-from pauc.support import Support
-
-
-class _Core(NamedTuple):
-    """How torch operators compute one kind of config."""
-
-    support: Support
-    take_step: Callable[..., Outcome]
-
-
-_CORE: dict[type, _Core] = {
-    PAUCConfig: _Core(partial_auc.SUPPORT, partial_auc.partial_auc_step),
-    RecallAtQuantileConfig: _Core(recall.SUPPORT, recall.recall_step),
-    SmoothAPConfig: _Core(smooth_ap.SUPPORT, smooth_ap.smooth_ap_step),
-}
+from pauc.core.queue import QueueState
 
 
 class Plan(NamedTuple):
@@ -43,6 +28,7 @@ class Plan(NamedTuple):
 
     config: LossConfig
     native: native.NativeOptions | None  # None: the native step does not support the config
+    operator: bool = False  # whether the native step can be an operator of a graph
 
 
 def plan_step(config: LossConfig) -> Plan:
@@ -51,10 +37,13 @@ def plan_step(config: LossConfig) -> Plan:
     Raises:
         NotImplementedError: an option that no backend supports, which is a defect of this package.
     """
-    refusal = _CORE[type(config)].support.refusal(config)
+    refusal = core_refusal(config)
     if refusal is not None:
         raise NotImplementedError(f"no backend of pauc computes this: {refusal}")
-    return Plan(config, native.native_options(config))
+    if torch.compiler.is_compiling():  # tensors among the options must not be read
+        return Plan(config, None, native.has_operator(config))
+    options = native.native_options(config)
+    return Plan(config, options, options is not None)
 
 
 def take_step(
@@ -89,12 +78,17 @@ def take_step(
         check_rows(rows, queue)
     check_values = validate_args and not are_checked
     compiling = torch.compiler.is_compiling()
+    taken: tuple[Outcome, Tensor | None] | None = None
     if plan.native is not None and not diagnostics and not compiling:
         again = None if queue_moves else _by_operators(rows, queue, plan.config)
         taken = native.take_step(rows, queue, bounds, plan.native, again, check_values=check_values)
-        if taken is not None:
-            return taken
-    outcome = _core_step(
+    if taken is None and plan.operator and not diagnostics:
+        taken = native.take_watched_step(
+            rows, queue, bounds, plan.config, check_values=check_values
+        )
+    if taken is not None:
+        return taken
+    outcome = core_step(
         rows,
         queue,
         plan.config,
@@ -105,21 +99,15 @@ def take_step(
     return outcome, bounds
 
 
-def _core_step(
-    rows: Rows,
-    queue: QueueState,
-    config: LossConfig,
-    *,
-    check_values: bool,
-    read_values: bool,
-    diagnostics: bool = False,
-) -> Outcome:
-    """Return the outcome that torch operators compute."""
-    if read_values:
-        check_counters(queue)
-    batch = make_batch(rows, queue, config.ignore_index, check_values=check_values)
-    core = _CORE[type(config)]
-    return core.take_step(batch, queue, config, read_values=read_values, diagnostics=diagnostics)
+def fitting_bounds(bounds: Tensor | None, queue: QueueState) -> Tensor | None:
+    """Return bounds for steps with a queue like this: those given, if they fit, or fresh ones.
+
+    None where no backend looks for any.
+    """
+    if native.extension.ext is None or not queue.scores.is_cpu:
+        return None
+    with torch.inference_mode(False):  # they will be written in training, too
+        return native.fitting(bounds, queue)
 
 
 def _by_operators(rows: Rows, queue: QueueState, config: LossConfig) -> Callable[..., Outcome]:
@@ -127,7 +115,7 @@ def _by_operators(rows: Rows, queue: QueueState, config: LossConfig) -> Callable
 
     def compute(logits: Tensor) -> Outcome:
         again = rows._replace(logits=logits)
-        return _core_step(again, queue, config, check_values=False, read_values=False)
+        return core_step(again, queue, config, check_values=False, read_values=False)
 
     return compute
 

@@ -39,8 +39,8 @@ class PAUCConfig(NamedTuple):
 
     A number that changes from call to call can be given to a function as a 0-dim tensor (float64,
     lest an edge's position be rounded): one compiled graph, or a captured one, then serves all its
-    values. Tensors are not read, and so not checked. Modules take numbers, which
-    :class:`pauc.PAUCSchedule` moves in the same way.
+    values. Tensors are read, and checked, by the native step of a compiled graph alone. Modules
+    take numbers, which :class:`pauc.PAUCSchedule` moves in the same way.
 
     Attributes:
         alpha, beta: the band of false-positive rate, as fractions, ``0 <= alpha < beta <= 1``.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, overload
 import torch
 from torch import Tensor
 
-from pauc.backends import Plan, plan_step, take_step
+from pauc.backends import Plan, fitting_bounds, plan_step, take_step
 from pauc.checks import check_flag, check_int
 from pauc.config import LossConfig, make_any_config, options_of
 from pauc.core.batch import Rows
@@ -91,12 +91,12 @@ class QueuedLoss(QueueHolder):
         self._preset: BudgetPreset | None = None  # what a recipe chose, and from what
         self._warned: set[str] = set()
         self._calls = 0  # that have let rows enter; no state: it says when to look at the queue
-        # Where the native step looks first. No state: a step without it has the same outcome.
-        self._bounds: Tensor | None = None
         if shard_queue:
             check_shardable(config, gather_distributed)
             queue_size = queue_rows_of_a_rank(queue_size, process_group)
         self._make_queue(queue_size)
+        # Where the native step looks first. No state: a step without it has the same outcome.
+        self._bounds = fitting_bounds(None, self._queue)
         self._moving = MovingOptions()
         self.config = config
 
@@ -259,12 +259,12 @@ class QueuedLoss(QueueHolder):
         return outcome, gathered.logits.shape[0]
 
     def _take_step(self, rows: Rows, diagnostics: bool, are_checked: bool = False) -> Outcome:
-        compiling = torch.compiler.is_compiling()  # then nothing but the queue may change
+        compiling = torch.compiler.is_compiling()
         outcome, bounds = take_step(
             rows,
             self.queue,
             self._current_plan(),
-            bounds=None if compiling else self._bounds,
+            bounds=self._bounds,
             validate_args=self.validate_args,
             are_checked=are_checked,
             diagnostics=diagnostics,
@@ -272,6 +272,8 @@ class QueuedLoss(QueueHolder):
         )
         if not compiling:
             self._bounds = bounds
+        elif bounds is not None and self._bounds is not None and bounds is not self._bounds:
+            self._bounds.copy_(bounds)  # a graph changes tensors, and no attributes
         return outcome
 
     def _queue_moves(self) -> bool:
@@ -341,6 +343,7 @@ class QueuedLoss(QueueHolder):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
+        self._bounds = fitting_bounds(self._bounds, self.queue)
         self._moving.write(self.config, self.queue.fill.device)
         return self
 

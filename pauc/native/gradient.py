@@ -69,18 +69,28 @@ class _Attached(torch.autograd.Function):
         ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         per_class, whole, valid = ctx.saved_tensors
+        gradients = Gradients(per_class, whole, valid, ctx.weight)
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
             return _by_operators(ctx, of_loss, of_parts), *(None,) * 6
         # Drop the closure: it holds the batch, and a sum of losses would keep every batch alive.
         ctx.again = None
-        gradient = None
-        if of_loss is not None:
-            by = of_loss if of_loss.ndim == 0 else _without_nan(of_loss, valid)
-            gradient = per_class * (by * ctx.weight) if whole is None else whole * by
-        if of_parts is not None:
-            by_parts = per_class * _without_nan(of_parts, valid)
-            gradient = by_parts if gradient is None else gradient + by_parts
-        return gradient, *(None,) * 6
+        return pull(gradients, of_loss, of_parts), *(None,) * 6
+
+
+def pull(gradients: Gradients, of_loss: Tensor | None, of_parts: Tensor | None) -> Tensor | None:
+    """Return the gradient ``[N, C]`` for those of the loss and of its parts, None where both are.
+
+    The factors may be nan for a class whose own loss is nan: they are taken for 0.
+    """
+    per_class, whole, valid, weight = gradients
+    gradient = None
+    if of_loss is not None:
+        by = of_loss if of_loss.ndim == 0 else _without_nan(of_loss, valid)
+        gradient = per_class * (by * weight) if whole is None else whole * by
+    if of_parts is not None:
+        by_parts = per_class * _without_nan(of_parts, valid)
+        gradient = by_parts if gradient is None else gradient + by_parts
+    return gradient
 
 
 def _by_operators(ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None) -> Tensor | None:

@@ -11,22 +11,32 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import Parameter
 
 from pauc.core.batch import Rows
-from pauc.core.queue import QueueState, compute_dtype
+from pauc.core.queue import QueueState, compute_dtype, is_multilabel
 
 
 def is_readable(rows: Rows, queue: QueueState) -> bool:
-    """Return whether native code can read the checked rows and the queue by their addresses.
-
-    It must not where operators are watched: a trace would record nothing of what it computes.
-    """
+    """Return whether native code can read the checked rows and the queue by their addresses."""
     logits = rows.logits
     return (
-        get_proxy_mode() is None
+        not is_watched(rows, queue)
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        and all(part is None or has_memory(part) for part in (*rows, *queue))
-        and not _is_dual(logits)
+        and not is_dual(logits)
         and compute_dtype(logits, queue.scores) == queue.scores.dtype
-        and _is_sound(queue)
+        and is_sound(queue)
+        and all(part.is_contiguous() for part in queue[:4])
+    )
+
+
+def is_watched(rows: Rows, queue: QueueState) -> bool:
+    """Return whether a step must consist of operators, or of one, for who looks on.
+
+    A trace would record nothing of what a native call computes; a transform of ``torch.func`` and
+    fake tensors have no addresses.
+    """
+    return (
+        get_proxy_mode() is not None
+        or torch._C._are_functorch_transforms_active()
+        or not all(part is None or has_memory(part) for part in (*rows, *queue))
     )
 
 
@@ -40,15 +50,15 @@ def has_memory(part: Any) -> bool:
         return False
 
 
-def _is_dual(logits: Tensor) -> bool:
+def is_dual(logits: Tensor) -> bool:
     """Return whether forward-mode derivatives are wanted, which native code does not compute."""
     return unpack_dual(logits).tangent is not None  # type: ignore[no-untyped-call]
 
 
-def _is_sound(queue: QueueState) -> bool:
-    """Return whether a queue's tensors have the dtypes, shapes and order that native code reads."""
+def is_sound(queue: QueueState) -> bool:
+    """Return whether a queue's tensors have the dtypes and shapes that native code reads."""
     size = queue.weight.shape
-    multilabel = queue.multilabel
+    multilabel = is_multilabel(queue.targets)
     return (
         queue.targets.dtype == (torch.int8 if multilabel else torch.int64)
         and queue.targets.shape == (queue.scores.shape if multilabel else size)
@@ -56,7 +66,6 @@ def _is_sound(queue: QueueState) -> bool:
         and queue.iid.dtype == torch.bool
         and queue.weight.dtype == queue.scores.dtype
         and not (queue.scores.requires_grad or queue.weight.requires_grad)
-        and all(part.is_contiguous() for part in queue[:4])
         and all(part.dtype == torch.int64 and part.numel() == 1 for part in queue[4:])
     )
 

@@ -19,7 +19,7 @@ from pauc.native.gradient import NO_SECOND_DERIVATIVE, Gradients, attach
 from pauc.native.options import NativeOptions
 from pauc.native.readable import addresses, has_memory, is_readable
 
-_WINDOWS = 3  # as MAX_WINDOWS of csrc/batch.h
+WINDOWS = 3  # as MAX_WINDOWS of csrc/batch.h
 
 # Computes the outcome for some logits by torch operators.
 ByOperators = Callable[[Tensor], Outcome]
@@ -35,6 +35,15 @@ class _Found(NamedTuple):
     ref_count: Tensor  # [C] int64
     gradient: Tensor  # [N, C] of `per_class`
     whole: Tensor | None  # [N, C] of `loss`; None: one factor times `gradient`
+
+
+class Computed(NamedTuple):
+    """What a call of the native code has found, and from which rows."""
+
+    entry: NativeEntry
+    found: _Found
+    weight: float  # of each class's loss in the whole loss
+    bounds: Tensor  # for the next step
 
 
 def take_step(
@@ -65,18 +74,13 @@ def take_step(
     """
     if extension.ext is None or not is_readable(rows, queue):
         return None
-    if check_values and rows.targets.dtype != torch.int64:
-        targets = rows.targets if queue.multilabel else rows.targets.reshape(-1)
-        check_targets(targets, rows.logits.shape[1], options.ignore_index)
     # Converted before they are detached, so that the gradient finds its way back.
     scores = rows.logits.to(queue.scores.dtype)
-    entry = make_entry(rows, scores, options.ignore_index)
-    bounds = _fitting(bounds, queue)
-    found = _allocate(entry, options)
-    weight = _call(entry, queue, bounds, found, options, check_values)
-    if weight is None:
+    computed = compute(rows, scores, queue, bounds, options, check_values=check_values)
+    if computed is None:
         check_counters(queue)  # even where values are not checked: here the reading is free
         return None
+    entry, found, weight, bounds = computed
     if scores.requires_grad and torch.is_grad_enabled():
         gradients = Gradients(found.gradient, found.whole, found.valid, weight)
         recompute = _unless_changed(again, rows, scores, queue)
@@ -84,9 +88,38 @@ def take_step(
     return Outcome(*found[:5], {}, entry), bounds
 
 
-def _fitting(bounds: Tensor | None, queue: QueueState) -> Tensor:
+def compute(
+    rows: Rows,
+    scores: Tensor,
+    queue: QueueState,
+    bounds: Tensor | None,
+    options: NativeOptions,
+    *,
+    check_values: bool,
+) -> Computed | None:
+    """Return what the native code finds, or None: it declines.
+
+    Args:
+        rows, queue: have memory on the CPU; the queue is sound and contiguous.
+        scores: the logits in the queue's dtype.
+        others: as for :func:`take_step`.
+
+    Raises:
+        ValueError: an illegal target that is no int64.
+    """
+    if check_values and rows.targets.dtype != torch.int64:
+        targets = rows.targets if queue.multilabel else rows.targets.reshape(-1)
+        check_targets(targets, rows.logits.shape[1], options.ignore_index)
+    entry = make_entry(rows, scores, options.ignore_index)
+    bounds = fitting(bounds, queue)
+    found = _allocate(entry, options)
+    weight = _call(entry, queue, bounds, found, options, check_values)
+    return None if weight is None else Computed(entry, found, weight, bounds)
+
+
+def fitting(bounds: Tensor | None, queue: QueueState) -> Tensor:
     """Return bounds of the queue's shape and dtype; nan where none are known."""
-    shape = queue.scores.shape[0], _WINDOWS, 2
+    shape = queue.scores.shape[0], WINDOWS, 2
     if bounds is not None and bounds.shape == shape and bounds.dtype == queue.scores.dtype:
         return bounds
     return queue.scores.new_full(shape, math.nan)
