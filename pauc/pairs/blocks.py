@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pauc.devices import may_look
 from pauc.pairs.flanks import Flank, at_negatives, at_positives, make_flank
 from pauc.pairs.links import Link, Term
 
@@ -52,11 +53,6 @@ def few_pairs(positives: int, classes: int, columns: int) -> bool:
     return positives * columns <= 300_000 + 100 * positives + 40 * classes * columns
 
 
-def _may_look(device: torch.device) -> bool:
-    """Return whether sizes may depend on data without the host having to wait."""
-    return device.type == "cpu"
-
-
 def make_pairs(
     x: Tensor, index: Tensor, counted: Tensor | None, y: Tensor, counts: Tensor, tau: Tensor
 ) -> Pairs:
@@ -64,7 +60,7 @@ def make_pairs(
     classes, depth = y.shape
     real = counts > 0
     kept = torch.arange(len(x), device=x.device)
-    if _may_look(x.device):
+    if may_look(x.device):
         depth = max(int(real.sum(dim=-1).max()), 1)
         if counted is not None:
             kept = counted.nonzero().squeeze(-1)

@@ -123,7 +123,8 @@ def test_without_reads_the_numbers_are_the_same(problem):
                 patch.setattr(pairs, "few_pairs", lambda *_: False)
                 patch.setattr(blocks, "few_pairs", lambda *_: False)
                 patch.setattr(blocks, "_BLOCK", 3)
-            patch.setattr(blocks, "_may_look", lambda _, looks=looks: looks)
+            for module in ("pauc.pairs.blocks", "pauc.core.quantiles", "pauc.core.partial_auc"):
+                patch.setattr(f"{module}.may_look", lambda _, looks=looks: looks)
             found = outcome(problem, validate_args=False)
         # The series of the operator is cut at 6e-13 per pair, its slope at 256 times that.
         scale = 1 / problem.options["temperature"] + 1
@@ -143,12 +144,13 @@ def test_without_reads_the_numbers_are_the_same(problem):
     rows=st.sampled_from([0, 1, 90]),
     size=st.sampled_from([0, 1, 90, 2000]),
     sides=st.booleans(),
+    validate_args=st.booleans(),
 )
-def test_no_step_reads_data(options, classes, rows, size, sides):
+def test_no_step_reads_data(options, classes, rows, size, sides, validate_args):
+    """With value checks, too: there the device makes them."""
     num_classes, multilabel = classes
-    loss_fn = PAUCAtBudgetLoss(
-        num_classes, multilabel=multilabel, queue_size=size, validate_args=False, **options
-    ).to("meta")
+    shape = {"multilabel": multilabel, "queue_size": size, "validate_args": validate_args}
+    loss_fn = PAUCAtBudgetLoss(num_classes, **shape, **options).to("meta")
     logits = torch.empty(rows, num_classes, device="meta", requires_grad=True)
     shape = (rows, num_classes) if multilabel else (rows,)
     loss, *_ = loss_fn(
@@ -180,9 +182,11 @@ def test_the_guard_can_fail():
         torch.empty(3, device="meta").sum().item()
     with pytest.raises(NotImplementedError):
         torch.empty(3, device="meta").nonzero()
-    validating = PAUCAtBudgetLoss(1, queue_size=0).to("meta")
-    with pytest.raises((RuntimeError, NotImplementedError)):
-        validating(torch.empty(9, 1, device="meta"), torch.empty(9, device="meta").long())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pauc.backends.may_look", lambda _: True)
+        validating = PAUCAtBudgetLoss(1, queue_size=0).to("meta")
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            validating(torch.empty(9, 1, device="meta"), torch.empty(9, device="meta").long())
 
 
 # --- what a CUDA graph, and a compiled one, rest on ---

@@ -115,7 +115,7 @@ def test_operators_of_a_step_without_reads_stay_below_a_ceiling(classes, ceiling
 def test_pairs_without_reads_take_memory_linear_in_the_scores(beta, looks, copies, monkeypatch):
     """In copies of the scores, at any width of the band; also where looking would cost."""
     monkeypatch.setattr("pauc.native.extension.ext", None)
-    monkeypatch.setattr("pauc.pairs.blocks._may_look", lambda _: looks)
+    monkeypatch.setattr("pauc.pairs.blocks.may_look", lambda _: looks)
     classes, queue_size = 10, 8192
     loss = PAUCAtBudgetLoss(
         classes, queue_size=queue_size, beta=beta, surrogate="pairwise", validate_args=False
