@@ -184,7 +184,7 @@ def make_band(pool: Pool, config: PAUCConfig, read_values: bool) -> Band:
     n_knots = config.n_knots if config.surrogate == "trapezoid" else 2
     # Together, so that an accelerator orders the scores once.
     levels = knot_levels(config.alpha, config.beta, n_knots)
-    quartiles = [*_QUARTILES] if config.tau_scale == "iqr" else []
+    quartiles: list[Number] = [*_QUARTILES] if config.tau_scale == "iqr" else []
     interpolation, bound = config.quantile_interpolation, config.max_beta
     scores = pool.scores.detach()
     found = quantiles(scores, reference, [levels, quartiles], interpolation, count, bound)

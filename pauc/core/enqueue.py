@@ -91,15 +91,18 @@ def entered(queue: QueueState, batch: Batch, pool: Pool, in_place: bool) -> Queu
             return stored.index_copy_(-1, slots, fresh)
         return stored.to(fresh.dtype).index_copy(-1, slots, fresh)
 
-    columns_of = zip(queue[:4], (pool.scores, pool.targets, pool.iid, pool.weight), strict=True)
-    rows_after = [write(*parts) for parts in columns_of]
+    scores, targets = write(queue.scores, pool.scores), write(queue.targets, pool.targets)
+    iid, weight = write(queue.iid, pool.iid), write(queue.weight, pool.weight)
     if in_place:
         queue.cursor.add_(entering).remainder_(size)
         queue.fill.add_(entering).clamp_(max=size)
         queue.step.add_(1)
         return queue
     return QueueState(
-        *rows_after,
+        scores=scores,
+        targets=targets,
+        iid=iid,
+        weight=weight,
         cursor=end % size,
         fill=(queue.fill + entering).clamp(max=size),
         step=queue.step + 1,
@@ -108,5 +111,5 @@ def entered(queue: QueueState, batch: Batch, pool: Pool, in_place: bool) -> Queu
 
 def _accepted(batch: Batch) -> Tensor:
     """Return ``[N]`` bool: which rows are present with nothing but finite logits."""
-    largest = torch.linalg.vector_norm(batch.logits.detach(), math.inf, dim=1)
+    largest: Tensor = torch.linalg.vector_norm(batch.logits.detach(), math.inf, dim=1)
     return batch.row_present & (largest < math.inf)

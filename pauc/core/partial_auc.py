@@ -97,7 +97,7 @@ def _pairwise(rows: ScoreInput, band: Band, config: PAUCConfig) -> tuple[Tensor,
         factor = live_factor(count, (members & pool.live).sum(dim=-1)).unsqueeze(-1)
     scores = pool.scores
     if sample is None:
-        counts = members.to(scores.dtype)
+        counts = members
     else:
         scores, members = scores[:, sample.columns], members[:, sample.columns]
         counts = members * sample.multiplicity

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from pauc.config import Interpolation, Number
-from pauc.devices import may_look
+from pauc.devices import class_groups, may_look
 
 # Up to this share of the columns, sorting the top costs less than selecting each level.
 _SHALLOW = 1 / 8
 # With more levels than this, one sort costs less than selecting each level.
 _FEW_LEVELS = 4
+_ENTRIES = 1 << 22  # that an accelerator puts in order at once, in some 64 MB
 
 
 class MaskCount(NamedTuple):
@@ -99,7 +100,8 @@ def quantiles(
         high, low = _ordered(scores, mask, depth, above, below)
     else:
         sizes = [len(group) for group in groups]
-        parts = zip(groups, above.split(sizes, dim=-1), below.split(sizes, dim=-1), strict=True)
+        sides = (torch.split(ranks, sizes, dim=-1) for ranks in (above, below))
+        parts = zip(groups, *sides, strict=True)
         found = [_neighbours(scores, mask, count, *part, bound) for part in parts]
         high, low = (torch.cat(side, dim=-1) for side in zip(*found, strict=True))
     return interpolate(high, low, position, last, interpolation)
@@ -139,6 +141,12 @@ def _ordered(
     scores: Tensor, mask: Tensor, depth: int, above: Tensor, below: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the scores at two sets of descending ranks, read off the ordered top."""
+    if scores.ndim == 2:
+        groups = class_groups(*scores.shape, _ENTRIES, scores.device)
+        if len(groups) > 1:
+            parts = [[t[group] for t in (scores, mask, above, below)] for group in groups]
+            found = [_ordered(s, m, depth, a, b) for s, m, a, b in parts]
+            return torch.cat([p[0] for p in found]), torch.cat([p[1] for p in found])
     values = masked_top(scores, mask, depth, torch.finfo(scores.dtype).min)
     high = values.gather(-1, above)
     return high, high if below is above else values.gather(-1, below)

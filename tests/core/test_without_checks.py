@@ -24,6 +24,7 @@ from pauc.native import extension
 from pauc.pairs import blocks
 from pauc.pairs import operator as pairs
 from pauc.pairs.links import LINKS
+from tests.conftest import set_may_look
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -123,8 +124,9 @@ def test_without_reads_the_numbers_are_the_same(problem):
                 patch.setattr(pairs, "few_pairs", lambda *_: False)
                 patch.setattr(blocks, "few_pairs", lambda *_: False)
                 patch.setattr(blocks, "_BLOCK", 3)
-            for module in ("pauc.pairs.blocks", "pauc.core.quantiles", "pauc.core.partial_auc"):
-                patch.setattr(f"{module}.may_look", lambda _, looks=looks: looks)
+                patch.setattr(blocks, "_FEW_THERE", 0)
+                patch.setattr(pairs, "ENTRIES", 0)
+            set_may_look(patch, looks)
             found = outcome(problem, validate_args=False)
         # The series of the operator is cut at 6e-13 per pair, its slope at 256 times that.
         scale = 1 / problem.options["temperature"] + 1
@@ -175,6 +177,27 @@ def test_the_operator_reads_no_data_where_that_costs(positives, negatives, link)
     by_x, by_y = blocks.gradients(x, made, LINKS[link])
     assert by_x.shape == x.shape
     assert by_y.numel() >= y.numel()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        ({"targets": 2}, r"targets must be whole numbers in 0\.\.1 or ignore_index=-100"),
+        ({"sample_weight": -1.0}, "sample_weight must be finite and non-negative"),
+    ],
+)
+def test_the_device_refuses_what_is_illegal(spoil, error, monkeypatch):
+    set_may_look(monkeypatch, False)
+    loss_fn = PAUCAtBudgetLoss(1, queue_size=9)
+    logits, targets = batch(0)
+    given = {"targets": targets, "sample_weight": torch.ones(64)}
+    loss_fn(logits, **given)
+    before = [part.clone() for part in loss_fn.queue]
+    for name, value in spoil.items():
+        given[name][5] = value
+    with pytest.raises(RuntimeError, match=error):
+        loss_fn(logits, **given)
+    assert all(map(torch.equal, loss_fn.queue, before))
 
 
 def test_the_guard_can_fail():
