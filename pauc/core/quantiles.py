@@ -100,9 +100,16 @@ def quantiles(
         high, low = _ordered(scores, mask, depth, above, below)
     else:
         sizes = [len(group) for group in groups]
-        sides = (torch.split(ranks, sizes, dim=-1) for ranks in (above, below))
-        parts = zip(groups, *sides, strict=True)
-        found = [_neighbours(scores, mask, count, *part, bound) for part in parts]
+        parts = zip(
+            groups,
+            torch.split(above, sizes, dim=-1),
+            torch.split(below, sizes, dim=-1),
+            strict=True,
+        )
+        found = [
+            _neighbours(scores, mask, count, levels, high, low, bound)
+            for levels, high, low in parts
+        ]
         high, low = (torch.cat(side, dim=-1) for side in zip(*found, strict=True))
     return interpolate(high, low, position, last, interpolation)
 
@@ -142,7 +149,7 @@ def _ordered(
 ) -> tuple[Tensor, Tensor]:
     """Return the scores at two sets of descending ranks, read off the ordered top."""
     if scores.ndim == 2:
-        groups = class_groups(*scores.shape, _ENTRIES, scores.device)
+        groups = class_groups(scores.shape[0], scores.shape[1], _ENTRIES, scores.device)
         if len(groups) > 1:
             parts = [[t[group] for t in (scores, mask, above, below)] for group in groups]
             found = [_ordered(s, m, depth, a, b) for s, m, a, b in parts]

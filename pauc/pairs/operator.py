@@ -129,7 +129,7 @@ def _parts(
     x: Tensor, index: Tensor, counted: Tensor | None, y: Tensor, counts: Tensor, tau: Tensor
 ) -> Iterator[_Part]:
     """Yield the pairs of a few classes after the other, one where memory does not matter."""
-    groups = class_groups(*y.shape, ENTRIES, y.device)
+    groups = class_groups(y.shape[0], y.shape[1], ENTRIES, y.device)
     for classes in groups:
         own, inner = None, index
         if len(groups) > 1:
