@@ -67,14 +67,22 @@ class Batch(NamedTuple):
         return weighted.sum(dim=0) / torch.where(total > 0, total, 1.0)
 
 
-def make_batch(rows: Rows, queue: QueueState, ignore_index: int, *, check_values: bool) -> Batch:
+def make_batch(
+    rows: Rows,
+    queue: QueueState,
+    ignore_index: int,
+    *,
+    check_values: bool,
+    may_wait: bool = False,
+) -> Batch:
     """Return the batch of rows that have passed :func:`check_rows`.
 
     Args:
         rows: what the caller gave.
         queue: decides the dtype of the arithmetic, and whether targets are multi-label.
         ignore_index: target of what is absent.
-        check_values: look at targets and weights; on an accelerator the device does.
+        check_values: look at targets and weights; on an accelerator the device does,
+        may_wait: unless the host may wait for it.
 
     Raises:
         ValueError: a target or a weight that is not legal; names the first offenders.
@@ -83,8 +91,8 @@ def make_batch(rows: Rows, queue: QueueState, ignore_index: int, *, check_values
     targets = targets if is_multilabel(queue.targets) else targets.reshape(-1)
     given, targets = targets, targets.to(torch.int64)
     absent = targets == ignore_index
+    may_wait = may_wait or may_look(targets.device)
     if check_values:
-        may_wait = may_look(targets.device)
         check_targets(given, logits.shape[1], ignore_index, absent=absent, wait=may_wait)
     dtype = compute_dtype(logits, queue.scores)
     row_present = ~(absent.all(dim=1) if is_multilabel(queue.targets) else absent)
@@ -93,7 +101,7 @@ def make_batch(rows: Rows, queue: QueueState, ignore_index: int, *, check_values
     if sample_weight is not None:
         weight = sample_weight.detach().to(dtype)
         if check_values:
-            check_weights(weight, row_present, wait=may_look(weight.device))
+            check_weights(weight, row_present, wait=may_wait)
         weight = weight.masked_fill(~row_present, 0.0)
     return Batch(
         logits=logits.to(dtype).masked_fill(per_class(absent), 0.0),
