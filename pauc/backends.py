@@ -21,6 +21,7 @@ from pauc.core.batch import Rows, check_rows
 from pauc.core.dispatch import core_refusal, core_step
 from pauc.core.outcome import Outcome
 from pauc.core.queue import QueueState
+from pauc.devices import may_look
 
 
 class Plan(NamedTuple):
@@ -66,7 +67,8 @@ def take_step(
         bounds: from an earlier step, whose owner lets go of them. They say where the native step
             looks for scores first: they change what a step costs, never what comes out.
         validate_args: look at values, to refuse what is not legal, counters of the queue included,
-            and to size work arrays.
+            and to size work arrays. On an accelerator the device looks, and sizes do not depend on
+            values, so that the host need not wait.
         are_checked: the rows have passed all checks on the ranks that brought them.
         diagnostics: also compute ``stats``.
         queue_moves: the rows will enter this very queue, so that nothing can be computed again.
@@ -93,7 +95,7 @@ def take_step(
         queue,
         plan.config,
         check_values=check_values and not compiling,
-        read_values=validate_args and not compiling,
+        read_values=validate_args and not compiling and may_look(rows.logits.device),
         diagnostics=diagnostics,
     )
     return outcome, bounds

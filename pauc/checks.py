@@ -133,28 +133,55 @@ def is_unread(name: str, value: object) -> bool:
     return True
 
 
-def check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Raise unless every target is ``ignore_index`` or a class index; 0 or 1 if ``[N, C]``."""
+def check_targets(
+    targets: Tensor,
+    num_classes: int,
+    ignore_index: int,
+    *,
+    absent: Tensor | None = None,
+    wait: bool = True,
+) -> None:
+    """Raise unless every target is ``ignore_index`` or a class index; 0 or 1 if ``[N, C]``.
+
+    ``absent`` says which are ``ignore_index``, where the caller knows. Without ``wait`` the host
+    does not: see :func:`require`.
+    """
     largest = 1 if targets.ndim == 2 else max(num_classes - 1, 1)
     # int64 first: in a narrow dtype ignore_index would wrap around and match a wrong target.
     index = targets.to(torch.int64)
-    legal = (index == targets) & (((index >= 0) & (index <= largest)) | (index == ignore_index))
-    if not bool(legal.all()):
-        expected = f"whole numbers in 0..{largest} or ignore_index={ignore_index}"
-        raise ValueError(f"targets must be {expected}, got {_offenders(targets, ~legal)}")
+    absent = index == ignore_index if absent is None else absent
+    legal = (index.clamp(0, largest) == index) | absent
+    if targets.dtype.is_floating_point:
+        legal = legal & (index == targets)
+    expected = f"targets must be whole numbers in 0..{largest} or ignore_index={ignore_index}"
+    if wait and not bool(legal.all()):
+        raise ValueError(f"{expected}, got {_offenders(targets, ~legal)}")
+    if not wait:
+        require(legal, expected)
 
 
-def check_weights(sample_weight: Tensor, present: Tensor) -> None:
+def check_weights(sample_weight: Tensor, present: Tensor, *, wait: bool = True) -> None:
     """Raise unless the weight of every present row is finite and not negative.
 
-    ``present`` is ``[N]``, or ``[N, C]`` for rows that are present where any entry is.
+    ``present`` is ``[N]``, or ``[N, C]`` for rows that are present where any entry is. Without
+    ``wait`` the host does not: see :func:`require`.
     """
     present = present.any(dim=1) if present.ndim == 2 else present
-    bad = present & ~(sample_weight.isfinite() & (sample_weight >= 0))
-    if bool(bad.any()):
-        raise ValueError(
-            f"sample_weight must be finite and non-negative, got {_offenders(sample_weight, bad)}"
-        )
+    legal = ((sample_weight >= 0) & (sample_weight < math.inf)) | ~present
+    expected = "sample_weight must be finite and non-negative"
+    if wait and not bool(legal.all()):
+        raise ValueError(f"{expected}, got {_offenders(sample_weight, ~legal)}")
+    if not wait:
+        require(legal, expected)
+
+
+def require(legal: Tensor, expected: str) -> None:
+    """Let the device refuse what is not all ``legal``, without the host waiting for the answer.
+
+    The device writes ``expected`` to stderr, and the next call that waits raises a RuntimeError. It
+    cannot say what came: that takes the host, which says it where the tensors are on a CPU.
+    """
+    torch._assert_async(legal.all(), expected)
 
 
 def _offenders(values: Tensor, bad: Tensor) -> str:

@@ -66,9 +66,11 @@ def pauc_loss_fn(
             in the BCE of ``bce_weight``, a weighted mean. Edges, scale and band never see it, but
             for the TPR of ``budget_basis="precision"``. None: ones.
         validate_args: check targets, weights and the queue's counters, and size work arrays by what
-            is in the rows. Both read data: switch it off where a host synchronisation matters, and
-            under :func:`torch.func.vmap` where torch operators compute the loss. A compiled graph
-            checks where it calls the native step, and otherwise not.
+            is in the rows. Both read data: switch it off under :func:`torch.func.vmap` where torch
+            operators compute the loss. A compiled graph checks where it calls the native step, and
+            otherwise not. On an accelerator the host does not wait: sizes do not depend on data,
+            counters are not checked, and the device refuses illegal targets and weights, with a
+            RuntimeError at the next call that waits and the reason on stderr.
         **options: fields of :class:`pauc.PAUCConfig`.
 
     Returns:

@@ -16,6 +16,8 @@ from pauc.core.precision import band_end, end_bound
 from pauc.core.quantiles import MaskCount, count_mask, quantiles
 from pauc.core.queue import compute_dtype
 
+_QUARTILES = (0.25, 0.75)
+
 
 @public
 class BandEdges(NamedTuple):
@@ -87,8 +89,24 @@ def edges_between(
     """As :func:`band_edges`, of checked arguments; ``beta`` may be ``[C, 1]``, by class."""
     scores = scores.to(compute_dtype(scores))
     levels = knot_levels(alpha, beta, n_knots)
-    knots = quantiles(scores.detach(), mask, levels, interpolation, count, max_beta)
+    return _edges(_quantiles_or_nan(scores, mask, levels, interpolation, count, max_beta))
+
+
+def _edges(knots: Tensor) -> BandEdges:
     return BandEdges(t_alpha=knots[..., 0], t_beta=knots[..., -1], knots=knots)
+
+
+def _quantiles_or_nan(
+    scores: Tensor,
+    mask: Tensor,
+    levels: list[Number],
+    interpolation: Interpolation,
+    count: MaskCount | None,
+    bound: float | None = None,
+) -> Tensor:
+    """Return the scores at ascending FPR levels, nan for a class without reference rows."""
+    found = quantiles(scores.detach(), mask, [levels], interpolation, count, bound)
+    return torch.where(mask.any(dim=-1, keepdim=True), found, math.nan)
 
 
 def knot_levels(alpha: Number, beta: Number, n_knots: int) -> list[Number]:
@@ -130,21 +148,21 @@ def robust_scale(
     if kind == "unit":
         return scores.new_ones(scores.shape[:-1])
     if kind == "iqr":
-        quartiles = quantiles(scores.detach(), mask, [0.25, 0.75], interpolation, count)
-        upper, lower = quartiles.unbind(-1)
-    elif edges is None:
+        quartiles = _quantiles_or_nan(scores, mask, [*_QUARTILES], interpolation, count)
+        return dispersion(quartiles)
+    if edges is None:
         raise ValueError('robust_scale(kind="band") needs edges=band_edges(...), got None')
-    else:
-        upper, lower = edges.t_alpha.to(scores.dtype), edges.t_beta.to(scores.dtype)
-    return dispersion(upper, lower)
+    return dispersion(torch.stack([edges.t_alpha, edges.t_beta], dim=-1).to(scores.dtype))
 
 
-def dispersion(upper: Tensor, lower: Tensor) -> Tensor:
-    """Return ``upper - lower``, exactly 0 where that is within rounding of the two."""
-    spread = upper - lower
-    # Relative, so that the verdict is the same for logits of any magnitude.
-    rounding = 4 * torch.finfo(spread.dtype).eps * torch.maximum(upper.abs(), lower.abs())
-    return spread.masked_fill((spread <= rounding) & (rounding < math.inf), 0.0)
+def dispersion(descending: Tensor) -> Tensor:
+    """Return the first minus the last of ``[..., K]``, exactly 0 if that is within rounding."""
+    spread = descending[..., 0] - descending[..., -1]
+    # Relative, so that the verdict is the same for logits of any magnitude. An infinite spread
+    # exceeds its rounding by nan, and stays.
+    magnitude = torch.linalg.vector_norm(descending, math.inf, dim=-1)
+    excess = torch.sub(spread, magnitude, alpha=4 * torch.finfo(spread.dtype).eps)
+    return spread.masked_fill(excess <= 0, 0.0)
 
 
 def _check_mask(scores: Tensor, mask: Tensor) -> None:
@@ -156,7 +174,10 @@ def _check_mask(scores: Tensor, mask: Tensor) -> None:
 
 
 class Band(NamedTuple):
-    """The band of every class in a pool, and the width of its link; all detached."""
+    """The band of every class in a pool, and the width of its link; all detached.
+
+    Where it is not defined the edges have no meaning.
+    """
 
     reference: Tensor  # [C, M] bool, the rows whose quantiles are the edges
     ref_count: Tensor  # [C] int64, how many they are
@@ -169,7 +190,7 @@ class Band(NamedTuple):
     def contains(self, scores: Tensor) -> Tensor:
         """Return ``[C, M]`` bool: which scores lie between the edges, edges included."""
         scores, edges = scores.detach(), self.edges
-        return (scores >= edges.t_beta.unsqueeze(-1)) & (scores <= edges.t_alpha.unsqueeze(-1))
+        return scores.clamp(edges.t_beta.unsqueeze(-1), edges.t_alpha.unsqueeze(-1)) == scores
 
 
 def reference_rows(pool: Pool, iid_negatives: Tensor, config: PAUCConfig) -> Tensor:
@@ -187,24 +208,18 @@ def make_band(pool: Pool, config: PAUCConfig, read_values: bool) -> Band:
     if reference is not iid_negatives:
         count = count_mask(reference, read_values=read_values)
     beta = band_end(pool, iid_negatives, negative_count, config, read_values)
-    edges = edges_between(
-        pool.scores,
-        reference,
-        config.alpha,
-        beta,
-        n_knots=config.n_knots if config.surrogate == "trapezoid" else 2,
-        interpolation=config.quantile_interpolation,
-        count=count,
-        max_beta=end_bound(config),
-    )
-    scale = robust_scale(
-        pool.scores,
-        reference,
-        config.tau_scale,
-        edges=edges,
-        interpolation=config.quantile_interpolation,
-        count=count,
-    )
+    n_knots = config.n_knots if config.surrogate == "trapezoid" else 2
+    # Together, so that an accelerator orders the scores once.
+    levels = knot_levels(config.alpha, beta, n_knots)
+    quartiles: list[Number] = [*_QUARTILES] if config.tau_scale == "iqr" else []
+    interpolation, bound = config.quantile_interpolation, end_bound(config)
+    scores = pool.scores.detach()
+    found = quantiles(scores, reference, [levels, quartiles], interpolation, count, bound)
+    edges = _edges(found[:, :n_knots])
+    if config.tau_scale == "unit":
+        scale = torch.ones_like(edges.t_beta)
+    else:
+        scale = dispersion(found[:, n_knots:] if quartiles else edges.knots)
     tau = config.temperature * scale
     return assemble_band(reference, count.per_class, negative_count.per_class, edges, tau, beta)
 
@@ -231,11 +246,12 @@ class Width(NamedTuple):
 
 def safe_width(negative_count: Tensor, tau: Tensor) -> Width:
     """Return ``tau`` where there are negatives and dispersion, and where the latter lacks."""
-    present, tiny = negative_count > 0, torch.finfo(tau.dtype).tiny
-    defined = present & (tau > tiny)
+    tau = tau.masked_fill(negative_count == 0, math.nan)
+    tiny = torch.finfo(tau.dtype).tiny
+    defined = tau > tiny
     return Width(
         tau=tau.masked_fill(~defined, 1.0),
         defined=defined,
         # nan (a non-finite score among the quartiles) is no lack of dispersion: the loss says so.
-        degenerate=present & (tau <= tiny),
+        degenerate=tau <= tiny,
     )

@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pauc.checks import check_targets, check_weights
 from pauc.core.queue import QueueState, compute_dtype, is_multilabel
+from pauc.devices import may_look
 
 
 class Rows(NamedTuple):
@@ -28,7 +29,13 @@ class Batch(NamedTuple):
     targets: Tensor  # [N] int64; multi-label [N, C]
     iid: Tensor  # [N] bool
     weight: Tensor  # [N]
-    present: Tensor  # shape of targets, bool: the target is not ignore_index
+    absent: Tensor  # shape of targets, bool: the target is ignore_index
+    row_present: Tensor  # [N] bool, the row is present for some class
+
+    @property
+    def present(self) -> Tensor:
+        """Return which targets are not ``ignore_index``, in their shape."""
+        return ~self.absent
 
     def positive(self) -> Tensor:
         """Return ``[N, C]`` bool: which targets say that a row is a positive of a class."""
@@ -60,43 +67,55 @@ class Batch(NamedTuple):
         return weighted.sum(dim=0) / torch.where(total > 0, total, 1.0)
 
 
-def make_batch(rows: Rows, queue: QueueState, ignore_index: int, *, check_values: bool) -> Batch:
+def make_batch(
+    rows: Rows,
+    queue: QueueState,
+    ignore_index: int,
+    *,
+    check_values: bool,
+    may_wait: bool = False,
+) -> Batch:
     """Return the batch of rows that have passed :func:`check_rows`.
 
     Args:
         rows: what the caller gave.
         queue: decides the dtype of the arithmetic, and whether targets are multi-label.
         ignore_index: target of what is absent.
-        check_values: look at targets and weights, which reads data.
+        check_values: look at targets and weights; on an accelerator the device does,
+        may_wait: unless the host may wait for it.
 
     Raises:
         ValueError: a target or a weight that is not legal; names the first offenders.
     """
     logits, targets, iid_mask, sample_weight = rows
     targets = targets if is_multilabel(queue.targets) else targets.reshape(-1)
+    given, targets = targets, targets.to(torch.int64)
+    absent = targets == ignore_index
+    may_wait = may_wait or may_look(targets.device)
     if check_values:
-        check_targets(targets, logits.shape[1], ignore_index)
-    targets = targets.to(torch.int64)
-    present = targets != ignore_index
+        check_targets(given, logits.shape[1], ignore_index, absent=absent, wait=may_wait)
     dtype = compute_dtype(logits, queue.scores)
-    row_present = present.any(dim=1) if is_multilabel(queue.targets) else present
-    ones = torch.ones_like(row_present)
-    weight = (ones if sample_weight is None else sample_weight.detach()).to(dtype)
-    if check_values and sample_weight is not None:
-        check_weights(weight, present)
+    row_present = ~(absent.all(dim=1) if is_multilabel(queue.targets) else absent)
+    # Filled, not multiplied: nan in an ignored row must reach neither loss nor gradient.
+    weight = row_present.to(dtype)
+    if sample_weight is not None:
+        weight = sample_weight.detach().to(dtype)
+        if check_values:
+            check_weights(weight, row_present, wait=may_wait)
+        weight = weight.masked_fill(~row_present, 0.0)
     return Batch(
-        # `where`, not a product: nan in an ignored row must reach neither loss nor gradient.
-        logits=torch.where(per_class(present), logits.to(dtype), 0.0),
+        logits=logits.to(dtype).masked_fill(per_class(absent), 0.0),
         targets=targets,
-        iid=ones if iid_mask is None else iid_mask,
-        weight=torch.where(row_present, weight, 0.0),
-        present=present,
+        iid=row_present if iid_mask is None else iid_mask,  # of absent rows it has no meaning
+        weight=weight,
+        absent=absent,
+        row_present=row_present,
     )
 
 
-def per_class(present: Tensor) -> Tensor:
-    """Return ``[N, C]``, or ``[N, 1]`` where a row is present for all classes or for none."""
-    return present if present.ndim == 2 else present.unsqueeze(1)
+def per_class(absent: Tensor) -> Tensor:
+    """Return ``[N, C]``, or ``[N, 1]`` where a row is absent for all classes or for none."""
+    return absent if absent.ndim == 2 else absent.unsqueeze(1)
 
 
 def positive_column(targets: Tensor, num_classes: int) -> Tensor:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pauc.core.batch import Batch, Rows, check_rows, make_batch
-from pauc.core.queue import QueueState, check_counters, compute_dtype, is_multilabel
+from pauc.core.pool import Pool, make_pool
+from pauc.core.queue import QueueState, check_counters
+from pauc.devices import may_look
 
 
 class BatchEntry(NamedTuple):
-    """A checked batch whose rows are to enter the queue."""
+    """A checked batch whose rows are to enter the queue, and its pool with that queue."""
 
     batch: Batch
+    pool: Pool
 
     def into(self, queue: QueueState, *, in_place: bool = False) -> QueueState:
-        """Return the queue with the rows in it, as new tensors."""
-        del in_place  # operators make no use of it: a graph must not write its inputs
-        return entered(queue, self.batch)
+        """Return the queue with the rows in it; ``in_place``, only their slots are written."""
+        return entered(queue, self.batch, self.pool, in_place)
 
 
 def enqueue(
@@ -46,7 +49,8 @@ def enqueue(
         iid_mask: ``[N]`` bool; None: all rows are iid.
         sample_weight: ``[N]``, non-negative; None: ones.
         ignore_index: target of rows to leave out; multi-label: of a class that has no label.
-        validate_args: check targets, weights and the queue's counters, which reads data.
+        validate_args: check targets, weights and the queue's counters, as for
+            :func:`pauc.pauc_loss_fn`.
 
     Raises:
         TypeError, ValueError: as for :func:`pauc.pauc_loss_fn`.
@@ -54,43 +58,58 @@ def enqueue(
     rows = Rows(logits, targets, iid_mask, sample_weight)
     check_rows(rows, queue)
     check_values = validate_args and not torch.compiler.is_compiling()
-    if check_values:
+    if check_values and may_look(queue.fill.device):
         check_counters(queue)
-    return entered(queue, make_batch(rows, queue, ignore_index, check_values=check_values))
+    batch = make_batch(rows, queue, ignore_index, check_values=check_values)
+    return entered(queue, batch, make_pool(batch, queue), in_place=False)
 
 
-def entered(queue: QueueState, batch: Batch) -> QueueState:
-    """Return the queue with the rows of a checked batch in it; see :func:`pauc.enqueue`."""
-    size = queue.weight.shape[0]
-    kept = min(batch.logits.shape[0], size)
+def entered(queue: QueueState, batch: Batch, pool: Pool, in_place: bool) -> QueueState:
+    """Return the queue with the rows of a checked batch in it; see :func:`pauc.enqueue`.
+
+    ``pool`` is that of the batch and this queue.
+    """
+    in_place = in_place and queue.scores.dtype == pool.scores.dtype
+    count, size = batch.logits.shape[0], queue.weight.shape[0]
+    kept = min(count, size)
     if kept == 0:
         return queue._replace(step=queue.step + 1)
-    scores = batch.logits.detach().to(compute_dtype(queue.scores, batch.logits))
-    targets, present = batch.targets, batch.present
-    if is_multilabel(queue.targets):
-        targets = torch.where(present, targets == 1, -1).to(torch.int8).T
-        present = present.any(dim=1)
-    accepted = present & scores.isfinite().all(dim=1)
-    # A static number of rows is written whatever the mask says, so that a compiled graph stays
-    # whole: rejected rows sort to the front and write back what their slot already holds.
-    newest = accepted.to(torch.uint8).argsort(stable=True)[-kept:]
-    entering = accepted[newest]
-    count = entering.sum()
-    ahead = torch.arange(kept, device=scores.device) - (kept - count)
-    slots = (queue.cursor + ahead) % size
+    # How many rows have entered when a row has. A static number of slots is written whatever the
+    # mask says, so that a compiled graph stays whole: where there are too few rows to enter, a slot
+    # is given what it holds already.
+    entered_by = _accepted(batch).cumsum(0)
+    entering = entered_by[-1]
+    end = queue.cursor + entering
+    age = torch.arange(1, kept + 1, device=end.device)  # the newest row has 1
+    slots = (end - age) % size
+    rows = torch.searchsorted(entered_by, entering - age, right=True)
+    columns = torch.where(age <= entering, rows, slots + count)
 
-    def write(stored: Tensor, given: Tensor) -> Tensor:
-        stored = stored.to(given.dtype)
-        index = slots.expand(*stored.shape[:-1], kept)
-        merged = torch.where(entering, given[..., newest], stored.gather(-1, index))
-        return stored.scatter(-1, index, merged)
+    def write(stored: Tensor, joined: Tensor) -> Tensor:
+        fresh = joined.detach().index_select(-1, columns)
+        if in_place:
+            return stored.index_copy_(-1, slots, fresh)
+        return stored.to(fresh.dtype).index_copy(-1, slots, fresh)
 
+    scores, targets = write(queue.scores, pool.scores), write(queue.targets, pool.targets)
+    iid, weight = write(queue.iid, pool.iid), write(queue.weight, pool.weight)
+    if in_place:
+        queue.cursor.add_(entering).remainder_(size)
+        queue.fill.add_(entering).clamp_(max=size)
+        queue.step.add_(1)
+        return queue
     return QueueState(
-        scores=write(queue.scores, scores.T),
-        targets=write(queue.targets, targets),
-        iid=write(queue.iid, batch.iid),
-        weight=write(queue.weight, batch.weight.to(scores.dtype)),
-        cursor=(queue.cursor + count) % size,
-        fill=(queue.fill + count).clamp(max=size),
+        scores=scores,
+        targets=targets,
+        iid=iid,
+        weight=weight,
+        cursor=end % size,
+        fill=(queue.fill + entering).clamp(max=size),
         step=queue.step + 1,
     )
+
+
+def _accepted(batch: Batch) -> Tensor:
+    """Return ``[N]`` bool: which rows are present with nothing but finite logits."""
+    largest: Tensor = torch.linalg.vector_norm(batch.logits.detach(), math.inf, dim=1)
+    return batch.row_present & (largest < math.inf)

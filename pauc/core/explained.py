@@ -30,12 +30,14 @@ class Entropies(NamedTuple):
 
 def entropies_of(pool: Pool) -> Entropies:
     """Return the sums over a pool's rows, hard negatives included; without gradient."""
-    label, present = pool.label, pool.present
-    if not is_multilabel(label):
-        label, present = label.unsqueeze(0), present.unsqueeze(0)
-    classes = torch.arange(len(pool.scores), device=label.device).unsqueeze(1)
-    weight = torch.where(present, pool.weight, 0.0)
-    return sum_entropies(pool.scores.detach(), label == classes, weight)
+    weight = pool.weight.expand_as(pool.absent).masked_fill(pool.absent, 0.0)
+    positive = ~pool.other
+    if pool.scores.shape[0] > 1 and not is_multilabel(pool.targets):
+        classes = torch.arange(len(pool.scores), device=weight.device).unsqueeze(1)
+        positive = positive & (pool.targets == classes)
+    return sum_entropies(
+        pool.scores.detach(), positive.view_as(pool.scores), weight.view(-1, pool.rows)
+    )
 
 
 def sum_entropies(scores: Tensor, positive: Tensor, weight: Tensor) -> Entropies:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from pauc.config import PAUCConfig
@@ -19,6 +18,7 @@ from pauc.core.outcome import Outcome
 from pauc.core.queue import QueueState
 from pauc.core.step import Scored, ScoreInput, live_factor, take_step
 from pauc.core.surrogates import scale_gradient, trapezoid_contributions
+from pauc.devices import may_look
 from pauc.pairs.links import LINKS
 from pauc.pairs.operator import sum_link
 from pauc.support import ANY, Support
@@ -77,11 +77,10 @@ def _score(rows: ScoreInput, config: PAUCConfig) -> Scored:
         knots = band.edges.knots
         if config.edge_gradient == "implicit":
             knots = attach_knots(rows.pool, band, config)
-        knots = torch.where(defined.unsqueeze(-1), knots, 0.0)
         contribution = trapezoid_contributions(rows.positives, knots, band.tau)
     else:
-        contribution, has_negatives = _pairwise(rows, band, config)
-        defined = band.defined & has_negatives
+        contribution, count = _pairwise(rows, band, config)
+        defined = band.defined.logical_and(count)
     scored = Scored(contribution, defined, band.degenerate, band.ref_count, measured={})
     if not rows.diagnostics:
         return scored
@@ -92,7 +91,7 @@ def _score(rows: ScoreInput, config: PAUCConfig) -> Scored:
 
 
 def _pairwise(rows: ScoreInput, band: Band, config: PAUCConfig) -> tuple[Tensor, Tensor]:
-    """Return each positive's mean link over its band negatives, and which classes have any."""
+    """Return each positive's mean link over its band negatives, and how many each class has."""
     pool, positives, sample = rows.pool, rows.positives, rows.sample
     members = pool.negatives() & band.contains(pool.scores)
     count = members.sum(dim=-1)
@@ -101,15 +100,15 @@ def _pairwise(rows: ScoreInput, band: Band, config: PAUCConfig) -> tuple[Tensor,
         factor = live_factor(count, (members & pool.live).sum(dim=-1)).unsqueeze(-1)
     scores = pool.scores
     if sample is None:
-        counts = members.to(scores.dtype)
+        counts = members
     else:
         scores, members = scores[:, sample.columns], members[:, sample.columns]
         counts = members * sample.multiplicity
-    scores = torch.where(counts > 0, scores, 0.0)
     if factor is not None:
         scores = scale_gradient(scores, factor.to(scores.dtype))
-    total = count.clamp(min=1).to(scores.dtype)
-    of_class = positives.class_index
+    total, of_class = count.clamp(min=1), positives.class_index
+    if len(total) > 1:  # broadcasting does for one class
+        total = total[of_class]
     summed = sum_link(
         positives.scores,
         of_class,
@@ -117,6 +116,6 @@ def _pairwise(rows: ScoreInput, band: Band, config: PAUCConfig) -> tuple[Tensor,
         counts,
         band.tau,
         config.link,
-        counted=positives.weight > 0,
+        counted=positives.weight > 0 if may_look(scores.device) else None,
     )
-    return summed / total[of_class], count > 0
+    return summed / total, count

@@ -23,13 +23,19 @@ from pauc.core.queue import QueueState
 from pauc.core.subsample import Subsample, subsample
 from pauc.core.surrogates import Positives, class_mean, class_sum, scale_gradient
 
+# The smallest number above 0: a clamp to it changes nothing but a 0.
+_SMALLEST = {
+    dtype: torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+    for dtype in (torch.float32, torch.float64)
+}
+
 
 class ScoreInput(NamedTuple):
     """What a score is computed from; ``P`` positives."""
 
     pool: Pool
     positives: Positives  # whose contributions are averaged
-    places: Tensor  # [P], where those are in the pool's `numerator_weight`
+    places: Tensor | None  # [P], where those are in the pool's `numerator_weight`; None: all
     sample: Subsample | None  # the rows that enter the surrogate; None: all
     read_values: bool  # size work arrays by what is in them
     diagnostics: bool  # fill `measured`
@@ -84,18 +90,25 @@ def take_step(
     """
     pool = make_pool(batch, queue)
     sample = _sample(pool, queue, max_pool_size)
-    weights = weigh_positives(pool, config.pos_numerator, pool.weight.dtype)
-    positives, places = numerator_positives(pool, weights, config, sample, read_values)
+    weight = pool.numerator_weight(config.pos_numerator)
+    positives, places = numerator_positives(pool, weight, sample, read_values)
+    num_classes = batch.logits.shape[1]
+    if sample is None:
+        total = class_sum(positives.weight, positives.class_index, num_classes)
+    else:
+        total = class_weight(pool, weight)
+    if config.gradient_scale == "live":
+        live = class_weight(pool, pool.numerator_weight("live"))
+        positives = scale_positives(positives, Weights(total, live))
     scored = score(ScoreInput(pool, positives, places, sample, read_values, diagnostics))
 
-    num_classes = batch.logits.shape[1]
-    divisor = torch.where(weights.total > 0, weights.total, 1.0)
+    divisor = total.clamp(min=_SMALLEST[total.dtype])
     value = class_mean(scored.contribution, positives, num_classes, divisor)
-    valid = (weights.total > 0) & scored.defined
+    valid = scored.defined.logical_and(total)  # which is never negative
     per_class, valid = losses_of_classes(value, valid, batch)
     explained = config.weight_scale == "explained"
-    weight = explained_weight(entropies_of(pool)) if explained else None
-    loss = reduce_classes(per_class, valid, weight, config)
+    earned = explained_weight(entropies_of(pool)) if explained else None
+    loss = reduce_classes(per_class, valid, earned, config)
     counts = has_entropy(config)
     entropy = batch.cross_entropy(batch.present_weight()) if counts else None
     loss = blend(loss, entropy, config)
@@ -109,7 +122,7 @@ def take_step(
         }
         always = {"ref_count": scored.ref_count, **scored.unmasked}
         stats = {**where_valid(measured, valid), **always}
-    entry = BatchEntry(batch)
+    entry = BatchEntry(batch, pool)
     return Outcome(loss, per_class, valid, scored.degenerate, scored.ref_count, stats, entry)
 
 
@@ -125,48 +138,44 @@ def _sample(pool: Pool, queue: QueueState, cap: int | None) -> Subsample | None:
     return subsample(pool, cap, queue.step) if rows > cap else None
 
 
-def weigh_positives(pool: Pool, pos_numerator: PosNumerator, dtype: torch.dtype) -> Weights:
-    """Return what the pool's positives weigh, added up in a dtype, before any subsampling."""
-    own_class, num_classes = pool.own_class(), pool.scores.shape[0]
-    total = class_sum(pool.numerator_weight(pos_numerator).to(dtype), own_class, num_classes)
-    live = class_sum(pool.numerator_weight("live").to(dtype), own_class, num_classes)
-    return Weights(total, live)
+def class_weight(pool: Pool, weight: Tensor) -> Tensor:
+    """Return ``[C]``: the sum over each class of a :meth:`~Pool.numerator_weight`."""
+    return class_sum(weight, pool.own_class(), pool.scores.shape[0])
 
 
 def numerator_positives(
-    pool: Pool,
-    weights: Weights,
-    config: LossConfig,
-    sample: Subsample | None,
-    read_values: bool,
-) -> tuple[Positives, Tensor]:
-    """Return the positives to average over, with their gradient scaled if asked, and their places.
+    pool: Pool, weight: Tensor, sample: Subsample | None, read_values: bool
+) -> tuple[Positives, Tensor | None]:
+    """Return the positives to average over, and their places; None: all places.
 
     Args:
         pool: whose rows they are.
-        weights: of all positives that the average is over, those of other ranks included.
-        config: says which positives count, and how their gradient is scaled.
+        weight: the pool's :meth:`~Pool.numerator_weight`.
         sample: the rows that enter the surrogate; None: all.
         read_values: leave out the places that hold no positive.
     """
-    weight = pool.numerator_weight(config.pos_numerator)
     if sample is None:
         places, weight = _counted(weight, read_values)
     else:
         places = sample.places
         weight = weight[places] * sample.place_multiplicity
-    positives = pool.positives(places, weight)
-    if config.gradient_scale == "pool":
-        return positives, places
+    return pool.positives(places, weight), places
+
+
+def scale_positives(positives: Positives, weights: Weights) -> Positives:
+    """Return the positives, whose gradient is scaled to that of the live ones.
+
+    ``weights`` are those of all positives that the average is over, of all ranks.
+    """
     factor = live_factor(weights.total, weights.live)[positives.class_index]
-    scaled = scale_gradient(positives.scores, factor.to(weight.dtype))
-    return positives._replace(scores=scaled), places
+    scaled = scale_gradient(positives.scores, factor.to(positives.scores.dtype))
+    return positives._replace(scores=scaled)
 
 
-def _counted(weight: Tensor, read_values: bool) -> tuple[Tensor, Tensor]:
-    """Return the places of positive weight and their weight; all places if unread."""
+def _counted(weight: Tensor, read_values: bool) -> tuple[Tensor | None, Tensor]:
+    """Return the places of positive weight and their weight; None for all places if unread."""
     if not read_values:
-        return torch.arange(weight.shape[0], device=weight.device), weight
+        return None, weight
     places = weight.nonzero().squeeze(-1)
     return places, weight[places]
 
@@ -194,12 +203,10 @@ def losses_of_classes(value: Tensor, valid: Tensor, batch: Batch) -> tuple[Tenso
     """Return the loss of each class, nan where there is none, and which classes count."""
     # A non-finite logit makes its class's loss and gradient nan, whatever the surrogate made of it,
     # so that a gradient scaler or a person sees the step that brought it.
-    poisoned = ~batch.logits.detach().isfinite().all(dim=0)
-    factor = torch.where(poisoned, math.nan, 0.0).to(batch.logits.dtype)  # not torch's default
-    attached = (batch.logits * factor).sum(dim=0)
-    valid = valid | poisoned
-    losses = torch.where(valid, 1 - value, 0.0) + attached
-    return torch.where(valid, losses, math.nan), valid
+    poison = (batch.logits * 0).sum(dim=0)  # nan where one is not finite
+    valid = valid | poison.isnan()
+    losses = torch.addcmul(1 - value, poison, poison)  # the square has a gradient of nan as well
+    return losses.masked_fill(~valid, math.nan), valid
 
 
 def reduce_classes(
@@ -209,7 +216,10 @@ def reduce_classes(
     losses = per_class if weight is None else per_class * weight.to(per_class.dtype)
     if config.reduction == "none":
         return losses
-    loss = torch.where(valid, losses, 0.0).sum()
+    counted = losses.masked_fill(~valid, 0.0)
+    if len(counted) == 1:
+        return counted.squeeze(0)
+    loss = counted.sum()
     if config.reduction == "mean":
         loss = loss / valid.sum().clamp(min=1)
     return loss
@@ -231,4 +241,6 @@ def has_entropy(config: LossConfig) -> bool:
 
 
 def _times(loss: Tensor, weight: Number) -> Tensor:
+    if not isinstance(weight, Tensor) and weight == 1:
+        return loss
     return loss * (weight.to(loss.dtype) if isinstance(weight, Tensor) else weight)

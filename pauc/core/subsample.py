@@ -37,16 +37,16 @@ def subsample(pool: Pool, max_pool_size: int, step: Tensor) -> Subsample:
     The draw is a hash of ``step`` and the column, not a global generator: the same state gives the
     same draw, on any device and on every rank.
     """
-    dtype = pool.scores.dtype
-    if is_multilabel(pool.label):
-        rows = torch.where(pool.present.any(dim=0), 0, 1)  # absent rows sort last
-        positive = torch.where(pool.label >= 0, pool.label, pool.label.shape[0]).reshape(-1)
+    dtype, num_classes = pool.scores.dtype, pool.scores.shape[0]
+    if is_multilabel(pool.targets):
+        rows = pool.absent.all(dim=0).long()  # absent rows sort last
+        positive = torch.where(pool.other.reshape(-1), num_classes, pool.own_class())
         drawn = _draw(rows, 1, max_pool_size, 2 * step, dtype)
-        places = _draw(positive, pool.label.shape[0], max_pool_size, 2 * step + 1, dtype)
+        places = _draw(positive, num_classes, max_pool_size, 2 * step + 1, dtype)
         return Subsample(*drawn, *places)
-    num_strata = max(pool.scores.shape[0], 2)
-    stratum = torch.where(pool.label >= 0, pool.label, num_strata - 1)  # binary: 1 is negative
-    stratum = torch.where(pool.present, stratum, num_strata)
+    num_strata = max(num_classes, 2)
+    stratum = torch.where(pool.other, num_strata - 1, pool.own_class())  # binary: 1 is negative
+    stratum = torch.where(pool.absent, num_strata, stratum)
     drawn = _draw(stratum, num_strata, max_pool_size, step, dtype)
     return Subsample(*drawn, *drawn)
 

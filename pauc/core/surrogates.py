@@ -125,8 +125,7 @@ def trapezoid_contributions(positives: Positives, knots: Tensor, tau: Tensor) ->
     if knots.shape[0] > 1:  # broadcasting does for one class
         knots, tau = knots[index], tau[index]
     soft = torch.sigmoid((positives.scores.unsqueeze(-1) - knots) / tau.unsqueeze(-1))
-    ends = (soft[:, 0] + soft[:, -1]) / 2
-    return (ends + soft[:, 1:-1].sum(dim=-1)) / (knots.shape[-1] - 1)
+    return (soft[:, 1:] + soft[:, :-1]).sum(dim=-1) / (2 * (knots.shape[-1] - 1))
 
 
 def class_sum(values: Tensor, class_index: Tensor, num_classes: int) -> Tensor:

@@ -59,7 +59,10 @@ def agree(
         check_rows(rows, queue)
         if validate_args:
             check_counters(queue)
-        batch = make_batch(rows, queue, config.ignore_index, check_values=validate_args)
+        # The ranks wait for each other in any case, and are all to hear what came.
+        batch = make_batch(
+            rows, queue, config.ignore_index, check_values=validate_args, may_wait=True
+        )
     except Exception as raised:  # whatever it is, the other ranks wait for the header
         error = raised
     state = {name: getattr(queue, name) for name in counters}

@@ -37,11 +37,12 @@ from pauc.core.queue import QueueState
 from pauc.core.step import (
     Weights,
     blend,
+    class_weight,
     has_entropy,
     losses_of_classes,
     numerator_positives,
     reduce_classes,
-    weigh_positives,
+    scale_positives,
 )
 from pauc.core.surrogates import Positives, class_sum, trapezoid_contributions
 from pauc.distributed.agreement import agree, common_dtype
@@ -155,8 +156,10 @@ def _loss_of_shards(
     pool = make_pool(batch._replace(logits=leaf), queue)
     totals = _totals(pool, batch, config, ranks)
     band = _band(pool, totals, config, ranks)
-    weights = Weights(totals.weight, totals.live_weight)
-    positives, _ = numerator_positives(pool, weights, config, None, read_values)
+    weight = pool.numerator_weight(config.pos_numerator)
+    positives, _ = numerator_positives(pool, weight, None, read_values)
+    if config.gradient_scale == "live":
+        positives = scale_positives(positives, Weights(totals.weight, totals.live_weight))
     entropy = batch.cross_entropy(totals.present_weight)
     valid = (totals.weight > 0) & band.defined
     opposite: BandNegatives | MovingEdges
@@ -194,19 +197,20 @@ def _loss_of_shards(
         }
         always = {"ref_count": band.ref_count, "realised_fpr": nowhere}
         stats = {**where_valid(measured, valid), **always}
-    entry = BatchEntry(batch)
+    entry = BatchEntry(batch, pool)
     return Outcome(loss, per_class, valid, band.degenerate, band.ref_count, stats, entry)
 
 
 def _totals(pool: Pool, batch: Batch, config: PAUCConfig, ranks: Ranks) -> _Totals:
     iid_negatives = pool.iid_negatives()
     reference = reference_rows(pool, iid_negatives, config)
-    weights = weigh_positives(pool, config.pos_numerator, torch.float64)
+    weight = pool.numerator_weight(config.pos_numerator).double()
+    live_weight = pool.numerator_weight("live").double()
     own = _Totals(
         negatives=iid_negatives.sum(dim=-1),
         reference=reference.sum(dim=-1),
-        weight=weights.total,
-        live_weight=weights.live,
+        weight=class_weight(pool, weight),
+        live_weight=class_weight(pool, live_weight),
         poisoned=(~batch.logits.detach().isfinite()).sum(dim=0),
         present_weight=batch.present_weight(),
     )

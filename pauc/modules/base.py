@@ -14,6 +14,8 @@ from pauc.checks import check_flag, check_int
 from pauc.config import LossConfig, make_any_config, options_of
 from pauc.core.batch import Rows
 from pauc.core.outcome import Outcome
+from pauc.core.queue import check_counters
+from pauc.devices import may_look
 from pauc.distributed.gather import gather
 from pauc.distributed.ranks import check_process_group, is_gathering, queue_rows_of_a_rank
 from pauc.distributed.sharded import check_shardable, sharded_step
@@ -304,6 +306,25 @@ class QueuedLoss(QueueHolder):
 
     def _warn(self, outcome: Outcome, batch_rows: int, has_iid_mask: bool) -> None:
         """Warn, once per kind, about what makes the numbers worth less than they look."""
+        moves = self._queue_moves()
+        self._calls += moves
+        due = moves and is_due(self._calls)
+        found = {}
+        # An accelerator would be waited for, so that there it is asked as rarely as the queue is.
+        if due or may_look(outcome.ref_count.device):
+            found = self._look_at_outcome(outcome, batch_rows)
+        if moves and self._preset is not None and not has_iid_mask:
+            found["iid_mask"] = no_iid_mask(self._preset.iid_share)
+        if due:
+            found |= self._look_at_queue()
+        for kind, message in found.items():
+            if message and kind not in self._warned:
+                self._warned.add(kind)
+                # The caller is behind forward and two frames of nn.Module.
+                warnings.warn(f"{type(self).__name__}: {message}.", UserWarning, stacklevel=5)
+
+    def _look_at_outcome(self, outcome: Outcome, batch_rows: int) -> dict[str, str]:
+        """Return what is wrong with a step by kind of mistake, in words."""
         found = {
             "degenerate": no_dispersion(outcome, self.config),
             "starved": starvation(outcome, batch_rows, self.queue_size, self._budget()),
@@ -314,20 +335,12 @@ class QueuedLoss(QueueHolder):
         cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
         if cap is not None:
             found["subsampled"] = subsampling(batch_rows + int(self.queue.fill), cap)
-        if self._queue_moves():
-            if self._preset is not None and not has_iid_mask:
-                found["iid_mask"] = no_iid_mask(self._preset.iid_share)
-            self._calls += 1
-            if is_due(self._calls):
-                found |= self._look_at_queue()
-        for kind, message in found.items():
-            if message and kind not in self._warned:
-                self._warned.add(kind)
-                # The caller is behind forward and two frames of nn.Module.
-                warnings.warn(f"{type(self).__name__}: {message}.", UserWarning, stacklevel=5)
+        return found
 
     def _look_at_queue(self) -> dict[str, str]:
         """Return what is wrong with the rows of the queue by kind of mistake, in words."""
+        if not may_look(self.queue.fill.device):
+            check_counters(self.queue)  # elsewhere every step does
         found = find_mistakes(self.queue)
         if self._preset is not None:
             found["rate"] = find_other_rate(self.queue, self._preset.positive_rate)

@@ -35,8 +35,8 @@ class PAUCAtBudgetLoss(QueuedLoss):
             group of a hybrid). Copies of the module share it, a pickle leaves it out.
         shard_queue: experimental: each rank keeps its own rows, ``queue_size`` of them in all, so
             that memory and work of a rank do not grow with the number of ranks; see below.
-        validate_args: check values and warn; see :func:`pauc.pauc_loss_fn`. Off, a step has no
-            host synchronisation.
+        validate_args: check values and warn; see :func:`pauc.pauc_loss_fn`. On an accelerator the
+            warnings come in the calls that look at the queue, and no other call waits.
         **options: fields of :class:`pauc.PAUCConfig`.
 
     Attributes:

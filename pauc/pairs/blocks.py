@@ -19,11 +19,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pauc.devices import may_look
 from pauc.pairs.flanks import Flank, at_negatives, at_positives, make_flank
 from pauc.pairs.links import Link, Term
 
 _BLOCK = 32
 _TILE = 1 << 15  # pairs that a processor's cache holds
+# On an accelerator, whose memory they take instead: few calls, and some 64 MB.
+_LARGE_TILE = 1 << 21
+# Pairs that it compares one by one in less time than many blocks need for their calls.
+_FEW_THERE = 1 << 26
+ENTRIES = 1 << 19  # of scores that many blocks are made of at once, in some 64 MB
 
 
 class Pairs(NamedTuple):
@@ -52,24 +58,27 @@ def few_pairs(positives: int, classes: int, columns: int) -> bool:
     return positives * columns <= 300_000 + 100 * positives + 40 * classes * columns
 
 
-def _may_look(device: torch.device) -> bool:
-    """Return whether sizes may depend on data without the host having to wait."""
-    return device.type == "cpu"
-
-
 def make_pairs(
     x: Tensor, index: Tensor, counted: Tensor | None, y: Tensor, counts: Tensor, tau: Tensor
 ) -> Pairs:
     """Return the pairs of positives ``[P]``, those that are counted, and of ``y`` ``[C, B]``."""
     classes, depth = y.shape
+    counts = counts.to(y.dtype)
     real = counts > 0
     kept = torch.arange(len(x), device=x.device)
-    if _may_look(x.device):
+    if may_look(x.device):
         depth = max(int(real.sum(dim=-1).max()), 1)
         if counted is not None:
             kept = counted.nonzero().squeeze(-1)
             x, index = x[kept], index[kept]
-    blocks = 1 if few_pairs(len(x), classes, depth) else -(-depth // _BLOCK)
+    few = few_pairs(len(x), classes, depth)
+    if not may_look(x.device):
+        few = few or len(x) * depth <= _FEW_THERE
+    blocks = 1 if few else -(-depth // _BLOCK)
+    if blocks == 1 and depth == y.shape[1]:  # none to leave out, and none to put in order
+        places = torch.arange(depth, device=y.device).expand_as(y)
+        y, counts = torch.where(real, y, 0.0).unsqueeze(1), counts.unsqueeze(1)
+        return Pairs(x, index, torch.zeros_like(index), y, counts, tau, kept, places)
     if blocks > 1:
         x, y, counts, tau = (part.double() for part in (x, y, counts, tau))
     # Only many blocks need the order: one block is compared with every positive.
@@ -165,7 +174,7 @@ def count_not_above(ascending: Tensor, queries: Tensor, class_index: Tensor) -> 
 
 def _tile_length(pairs: Pairs) -> int:
     """Return how many positives to take at once, so that a processor's cache holds their pairs."""
-    return max(1, (_TILE if pairs.x.device.type == "cpu" else 1 << 24) // pairs.y.shape[2])
+    return max(1, (_TILE if may_look(pairs.x.device) else _LARGE_TILE) // pairs.y.shape[2])
 
 
 def _tiles(pairs: Pairs) -> list[Pairs]:

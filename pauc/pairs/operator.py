@@ -6,13 +6,23 @@ compiler calls without looking inside: a graph of many small steps would take it
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pauc.pairs.blocks import few_pairs, gradients, make_pairs, second_gradients, sums
+from pauc.devices import class_groups
+from pauc.pairs.blocks import (
+    ENTRIES,
+    Pairs,
+    few_pairs,
+    gradients,
+    make_pairs,
+    second_gradients,
+    sums,
+)
 from pauc.pairs.links import LINKS
 
 
@@ -50,7 +60,8 @@ def sum_link(
     Args:
         pos_scores: ``[P]``, with ``class_index`` ``[P]`` into the rows of ``negatives``.
         negatives: ``[C, B]``, in any order.
-        multiplicity: ``[C, B]``, how many rows a negative stands for; 0 for padding.
+        multiplicity: ``[C, B]``, how many rows a negative stands for; 0 for padding. Bool where
+            each stands for itself.
         tau: ``[C]``.
         link: the name of one of :data:`pauc.pairs.links.LINKS`.
         counted: ``[P]`` bool, which of the sums are wanted; the others have no meaning, and must
@@ -84,6 +95,50 @@ def _matrix_sum(
     return (LINKS[link].value(u) * counts).sum(dim=-1)
 
 
+class _Part(NamedTuple):
+    """The pairs of some classes, which are worked on together."""
+
+    classes: slice
+    own: Tensor | None  # [P] bool, which positives are of these classes; None: all
+    pairs: Pairs
+
+    def of_positives(self, values: Tensor) -> Tensor:
+        """Return ``values`` ``[P]`` of the pairs' positives, 0 for those of other classes."""
+        values = values.index_select(0, self.pairs.kept)
+        return values if self.own is None else torch.where(self.own, values, 0.0)
+
+    def at_positives(self, found: Tensor, x: Tensor) -> Tensor:
+        """Return ``[P]``: what was found of the pairs' positives at their places, 0 elsewhere."""
+        spread = torch.zeros_like(x).index_copy_(0, self.pairs.kept, found.to(x.dtype))
+        return spread if self.own is None else torch.where(self.own, spread, 0.0)
+
+    def of_negatives(self, values: Tensor) -> Tensor:
+        """Return ``values`` ``[C, B]`` in the order of the pairs' negatives."""
+        places, shape = self.pairs.places, self.pairs.y.shape
+        ordered = values[self.classes].gather(1, places)
+        return pad(ordered, (0, shape[1] * shape[2] - places.shape[1])).reshape(shape)
+
+    def write_negatives(self, values: Tensor, found: Tensor) -> None:
+        """Write what was found of the pairs' negatives into ``values`` ``[C, B]``."""
+        places = self.pairs.places
+        real = found.flatten(1)[:, : places.shape[1]].to(values.dtype)
+        values[self.classes].scatter_(1, places, real)
+
+
+def _parts(
+    x: Tensor, index: Tensor, counted: Tensor | None, y: Tensor, counts: Tensor, tau: Tensor
+) -> Iterator[_Part]:
+    """Yield the pairs of a few classes after the other, one where memory does not matter."""
+    groups = class_groups(y.shape[0], y.shape[1], ENTRIES, y.device)
+    for classes in groups:
+        own, inner = None, index
+        if len(groups) > 1:
+            own = (index >= classes.start) & (index < classes.stop)
+            inner = torch.where(own, index - classes.start, 0)
+        rows = y[classes], counts[classes], tau[classes]
+        yield _Part(classes, own, make_pairs(x, inner, counted, *rows))
+
+
 _PAIRS = "(Tensor x, Tensor index, Tensor? counted, Tensor y, Tensor counts, Tensor tau, str link)"
 
 
@@ -97,8 +152,10 @@ def _sum(
     tau: Tensor,
     link: str,
 ) -> Tensor:
-    pairs = make_pairs(x, index, counted, y, counts, tau)
-    return torch.zeros_like(x).index_copy_(0, pairs.kept, sums(pairs, LINKS[link]).to(x.dtype))
+    summed = torch.zeros_like(x)
+    for part in _parts(x, index, counted, y, counts, tau):
+        summed += part.at_positives(sums(part.pairs, LINKS[link]), x)
+    return summed
 
 
 @torch.library.custom_op(
@@ -116,13 +173,12 @@ def _sum_backward(
     tau: Tensor,
     link: str,
 ) -> tuple[Tensor, Tensor]:
-    pairs = make_pairs(x, index, counted, y, counts, tau)
-    by_x, by_y = gradients(g.index_select(0, pairs.kept), pairs, LINKS[link])
-    depth = pairs.places.shape[1]
-    return (
-        torch.zeros_like(x).index_copy_(0, pairs.kept, by_x.to(x.dtype)),
-        torch.zeros_like(y).scatter_(1, pairs.places, by_y.flatten(1)[:, :depth].to(y.dtype)),
-    )
+    all_by_x, all_by_y = torch.zeros_like(x), torch.zeros_like(y)
+    for part in _parts(x, index, counted, y, counts, tau):
+        by_x, by_y = gradients(part.of_positives(g), part.pairs, LINKS[link])
+        all_by_x += part.at_positives(by_x, x)
+        part.write_negatives(all_by_y, by_y)
+    return all_by_x, all_by_y
 
 
 @torch.library.custom_op(
@@ -142,16 +198,14 @@ def _sum_backward_twice(
     tau: Tensor,
     link: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    pairs = make_pairs(x, index, counted, y, counts, tau)
-    a, g = a.index_select(0, pairs.kept), g.index_select(0, pairs.kept)
-    depth = pairs.places.shape[1]
-    b = pad(b.gather(1, pairs.places), (0, pairs.y[0].numel() - depth)).reshape(pairs.y.shape)
-    by_g, by_x, by_y = second_gradients(a, b, g, pairs, LINKS[link])
-    return (
-        torch.zeros_like(x).index_copy_(0, pairs.kept, by_g.to(x.dtype)),
-        torch.zeros_like(x).index_copy_(0, pairs.kept, by_x.to(x.dtype)),
-        torch.zeros_like(y).scatter_(1, pairs.places, by_y.flatten(1)[:, :depth].to(y.dtype)),
-    )
+    all_by_g, all_by_x, all_by_y = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(y)
+    for part in _parts(x, index, counted, y, counts, tau):
+        given = part.of_positives(a), part.of_negatives(b), part.of_positives(g)
+        by_g, by_x, by_y = second_gradients(*given, part.pairs, LINKS[link])
+        all_by_g += part.at_positives(by_g, x)
+        all_by_x += part.at_positives(by_x, x)
+        part.write_negatives(all_by_y, by_y)
+    return all_by_g, all_by_x, all_by_y
 
 
 @_sum.register_fake

@@ -16,8 +16,10 @@ def make_pool(labels, present=None, num_classes=4):
     labels = torch.tensor(labels)
     count = len(labels)
     present = torch.ones(count, dtype=torch.bool) if present is None else present
-    flags = torch.ones(count, dtype=torch.bool)
-    return Pool(torch.randn(num_classes, count), labels, present, flags, flags, torch.ones(count))
+    iid = torch.ones(count, dtype=torch.bool)
+    none = torch.zeros(count, dtype=torch.bool)  # each label is a class, whose positive the row is
+    scores = torch.randn(num_classes, count)
+    return Pool(scores, labels, ~present, ~present, none, iid, torch.ones(count), batch_rows=count)
 
 
 @given(
@@ -36,8 +38,8 @@ def test_quota_cap_and_multiplicity(labels, cap, step, absent):
     assert len(set(kept.tolist())) == len(kept)
     assert present[kept].all()
     for target in range(4):
-        size = int(((pool.label == target) & present).sum())
-        mine = pool.label[kept] == target
+        size = int(((pool.targets == target) & present).sum())
+        mine = pool.targets[kept] == target
         count = int(mine.sum())
         assert count >= min(size, max(1, cap // 8))
         # The kept rows stand for all of them.
@@ -114,8 +116,9 @@ def test_a_multilabel_draw_keeps_a_quota_of_each_class_and_only_what_is_there():
     label[0, :150], label[1, 100:110], label[2, 105] = 0, 1, 2
     present = torch.rand(3, 200, generator=g) < 0.9
     label[~present] = -1
-    flags = torch.ones(200, dtype=torch.bool)
-    pool = Pool(torch.randn(3, 200), label, present, flags, flags, torch.ones(200))
+    iid, scores, other = torch.ones(200, dtype=torch.bool), torch.randn(3, 200), label < 0
+    negative, targets = other & present, torch.where(present, label >= 0, -1)
+    pool = Pool(scores, targets, ~present, other, negative, iid, torch.ones(200), batch_rows=200)
     for step in range(20):
         sample = subsample(pool, 30, torch.tensor(step))
         rows = sample.columns[sample.multiplicity > 0]

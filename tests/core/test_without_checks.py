@@ -24,6 +24,7 @@ from pauc.native import extension
 from pauc.pairs import blocks
 from pauc.pairs import operator as pairs
 from pauc.pairs.links import LINKS
+from tests.conftest import set_may_look
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -32,6 +33,21 @@ def _no_native_code():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extension, "ext", None)
         yield
+
+
+def completed(options):
+    """Return options with what some of them need beside them."""
+    if options.get("weight_scale") == "explained":
+        options = {"bce_weight": 0.3, **options}
+    if options.get("budget_basis") != "precision":
+        return options
+    if options["beta"] == 1:  # no precision asks for a wider band
+        return {**options, "budget_basis": "fpr"}
+    return {
+        **options,
+        "precision": 0.25 / (0.25 + 0.75 * (1 + options["beta"]) / 2),
+        "base_rate": 0.25,
+    }
 
 
 OPTIONS = st.fixed_dictionaries(
@@ -51,7 +67,7 @@ OPTIONS = st.fixed_dictionaries(
         "max_pool_size": st.just(12),
         "bce_weight": st.just(0.3),
     },
-)
+).map(completed)
 
 
 class Problem(NamedTuple):
@@ -123,7 +139,9 @@ def test_without_reads_the_numbers_are_the_same(problem):
                 patch.setattr(pairs, "few_pairs", lambda *_: False)
                 patch.setattr(blocks, "few_pairs", lambda *_: False)
                 patch.setattr(blocks, "_BLOCK", 3)
-            patch.setattr(blocks, "_may_look", lambda _, looks=looks: looks)
+                patch.setattr(blocks, "_FEW_THERE", 0)
+                patch.setattr(pairs, "ENTRIES", 0)
+            set_may_look(patch, looks)
             found = outcome(problem, validate_args=False)
         # The series of the operator is cut at 6e-13 per pair, its slope at 256 times that.
         scale = 1 / problem.options["temperature"] + 1
@@ -143,12 +161,13 @@ def test_without_reads_the_numbers_are_the_same(problem):
     rows=st.sampled_from([0, 1, 90]),
     size=st.sampled_from([0, 1, 90, 2000]),
     sides=st.booleans(),
+    validate_args=st.booleans(),
 )
-def test_no_step_reads_data(options, classes, rows, size, sides):
+def test_no_step_reads_data(options, classes, rows, size, sides, validate_args):
+    """With value checks, too: there the device makes them."""
     num_classes, multilabel = classes
-    loss_fn = PAUCAtBudgetLoss(
-        num_classes, multilabel=multilabel, queue_size=size, validate_args=False, **options
-    ).to("meta")
+    shape = {"multilabel": multilabel, "queue_size": size, "validate_args": validate_args}
+    loss_fn = PAUCAtBudgetLoss(num_classes, **shape, **options).to("meta")
     logits = torch.empty(rows, num_classes, device="meta", requires_grad=True)
     shape = (rows, num_classes) if multilabel else (rows,)
     loss, *_ = loss_fn(
@@ -175,14 +194,37 @@ def test_the_operator_reads_no_data_where_that_costs(positives, negatives, link)
     assert by_y.numel() >= y.numel()
 
 
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        ({"targets": 2}, r"targets must be whole numbers in 0\.\.1 or ignore_index=-100"),
+        ({"sample_weight": -1.0}, "sample_weight must be finite and non-negative"),
+    ],
+)
+def test_the_device_refuses_what_is_illegal(spoil, error, monkeypatch):
+    set_may_look(monkeypatch, False)
+    loss_fn = PAUCAtBudgetLoss(1, queue_size=9)
+    logits, targets = batch(0)
+    given = {"targets": targets, "sample_weight": torch.ones(64)}
+    loss_fn(logits, **given)
+    before = [part.clone() for part in loss_fn.queue]
+    for name, value in spoil.items():
+        given[name][5] = value
+    with pytest.raises(RuntimeError, match=error):
+        loss_fn(logits, **given)
+    assert all(map(torch.equal, loss_fn.queue, before))
+
+
 def test_the_guard_can_fail():
     with pytest.raises(RuntimeError, match="meta"):
         torch.empty(3, device="meta").sum().item()
     with pytest.raises(NotImplementedError):
         torch.empty(3, device="meta").nonzero()
-    validating = PAUCAtBudgetLoss(1, queue_size=0).to("meta")
-    with pytest.raises((RuntimeError, NotImplementedError)):
-        validating(torch.empty(9, 1, device="meta"), torch.empty(9, device="meta").long())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pauc.backends.may_look", lambda _: True)
+        validating = PAUCAtBudgetLoss(1, queue_size=0).to("meta")
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            validating(torch.empty(9, 1, device="meta"), torch.empty(9, device="meta").long())
 
 
 # --- what a CUDA graph, and a compiled one, rest on ---

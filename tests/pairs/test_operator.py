@@ -11,6 +11,7 @@ from benchmarks._allocated import allocated_peak
 from pauc import SmoothAPLoss, pairwise_pauc
 from pauc.pairs import blocks, links
 from pauc.pairs import operator as pairs
+from tests.conftest import set_may_look
 
 SHAPES = {
     "normal": lambda n, g: torch.randn(n, generator=g, dtype=torch.float64),
@@ -263,13 +264,16 @@ def test_what_is_not_counted_may_be_anything():
 
 
 @pytest.mark.usefixtures("many_blocks")
-def test_a_device_where_looking_costs_gives_the_same(monkeypatch):
-    """Without leaving out what does not count, as on an accelerator."""
+@pytest.mark.parametrize("few_there", [0, 1 << 26])
+def test_a_device_where_looking_costs_gives_the_same(few_there, monkeypatch):
+    """Without leaving out what does not count, and a class after the other or in one block."""
+    monkeypatch.setattr(blocks, "_FEW_THERE", few_there)
+    monkeypatch.setattr(pairs, "ENTRIES", 0)
     x, index, y, counts, width = problem("ties", 60, 50, 0.4)
     counted = torch.arange(60) % 3 > 0
     results = []
     for looks in (True, False):
-        monkeypatch.setattr(blocks, "_may_look", lambda _, looks=looks: looks)
+        set_may_look(monkeypatch, looks)
         value = pairs._SumLink.apply(x, index, counted, y, counts, width, "logistic")
         value = torch.where(counted, value, 0.0)
         results.append((value, *torch.autograd.grad(value.sum(), (x, y))))
