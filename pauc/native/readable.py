@@ -21,13 +21,19 @@ def is_readable(rows: Rows, queue: QueueState) -> bool:
     """
     logits = rows.logits
     return (
-        get_proxy_mode() is None
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        not are_watched()
         and all(part is None or has_memory(part) for part in (*rows, *queue))
-        and not _is_dual(logits)
+        and not is_dual(logits)
         and compute_dtype(logits, queue.scores) == queue.scores.dtype
         and _is_sound(queue)
     )
+
+
+def are_watched() -> bool:
+    """Return whether a trace records the operators that are called."""
+    if get_proxy_mode() is not None:
+        return True
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def has_memory(part: Any) -> bool:
@@ -40,9 +46,9 @@ def has_memory(part: Any) -> bool:
         return False
 
 
-def _is_dual(logits: Tensor) -> bool:
+def is_dual(part: Tensor) -> bool:
     """Return whether forward-mode derivatives are wanted, which native code does not compute."""
-    return unpack_dual(logits).tangent is not None  # type: ignore[no-untyped-call]
+    return unpack_dual(part).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def _is_sound(queue: QueueState) -> bool:

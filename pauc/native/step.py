@@ -16,10 +16,11 @@ from pauc.core.queue import QueueState, check_counters
 from pauc.native import extension
 from pauc.native.entry import NativeEntry, make_entry
 from pauc.native.gradient import NO_SECOND_DERIVATIVE, Gradients, attach
+from pauc.native.measures import Measures, new_measures, stats_of
 from pauc.native.options import NativeOptions
 from pauc.native.readable import addresses, has_memory, is_readable
 
-_WINDOWS = 3  # as MAX_WINDOWS of csrc/batch.h
+_WINDOWS = 4  # as MAX_WINDOWS of csrc/batch.h
 
 # Computes the outcome for some logits by torch operators.
 ByOperators = Callable[[Tensor], Outcome]
@@ -35,6 +36,7 @@ class _Found(NamedTuple):
     ref_count: Tensor  # [C] int64
     gradient: Tensor  # [N, C] of `per_class`
     whole: Tensor | None  # [N, C] of `loss`; None: there is no cross-entropy in it
+    measured: Measures  # none unless diagnostics are wanted
 
 
 def take_step(
@@ -45,6 +47,7 @@ def take_step(
     again: ByOperators | None,
     *,
     check_values: bool,
+    diagnostics: bool = False,
 ) -> tuple[Outcome, Tensor] | None:
     """Return the outcome of a step and bounds for the next, or None: the step is declined.
 
@@ -59,6 +62,7 @@ def take_step(
         options: of the config.
         again: computes the loss as a graph, for second derivatives; None: those are refused.
         check_values: look at targets and weights.
+        diagnostics: also compute ``stats``.
 
     Raises:
         ValueError: the queue's counters cannot be those of a queue.
@@ -72,7 +76,7 @@ def take_step(
     scores = rows.logits.to(queue.scores.dtype)
     entry = make_entry(rows, scores, options.ignore_index)
     bounds = _fitting(bounds, queue)
-    found = _allocate(entry, options)
+    found = _allocate(entry, options, diagnostics)
     weight = _call(entry, queue, bounds, found, options, check_values)
     if weight is None:
         check_counters(queue)  # even where values are not checked: here the reading is free
@@ -81,7 +85,8 @@ def take_step(
         gradients = Gradients(found.gradient, found.whole, found.valid, weight)
         recompute = _unless_changed(again, rows, scores, queue)
         attach(scores, found.loss, found.per_class, gradients, recompute)
-    return Outcome(*found[:5], {}, entry), bounds
+    stats = stats_of(found.measured, found.ref_count, options)
+    return Outcome(*found[:5], stats, entry), bounds
 
 
 def _fitting(bounds: Tensor | None, queue: QueueState) -> Tensor:
@@ -92,7 +97,7 @@ def _fitting(bounds: Tensor | None, queue: QueueState) -> Tensor:
     return queue.scores.new_full(shape, math.nan)
 
 
-def _allocate(entry: NativeEntry, options: NativeOptions) -> _Found:
+def _allocate(entry: NativeEntry, options: NativeOptions, diagnostics: bool) -> _Found:
     scores = entry.scores
     classes = scores.shape[1]
     return _Found(
@@ -103,6 +108,7 @@ def _allocate(entry: NativeEntry, options: NativeOptions) -> _Found:
         ref_count=scores.new_empty(classes, dtype=torch.int64),
         gradient=torch.zeros_like(scores),
         whole=torch.empty_like(scores) if options.has_entropy else None,
+        measured=new_measures(scores, diagnostics),
     )
 
 
@@ -128,7 +134,7 @@ def _call(
         addresses(entry[:4]),
         addresses(queue),
         bounds.data_ptr(),
-        addresses(found),
+        addresses((*found[:7], *found.measured)),
     )
     return weight
 
