@@ -80,7 +80,9 @@ class NativeOptions(NamedTuple):
 
 def native_options(config: LossConfig) -> NativeOptions | None:
     """Encode a checked config for the native step; None if it does not support an option."""
-    if not isinstance(config, BandConfig) or _SUPPORTS[type(config)].refusal(config) is not None:
+    if not isinstance(config, (PAUCConfig, RecallAtQuantileConfig)):
+        return None
+    if _SUPPORTS[type(config)].refusal(config) is not None:
         return None
     read = _in_numbers(config)
     return None if read is None else _encode(read)

@@ -100,7 +100,9 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("classes", [1, 8])
 def test_options_of_a_native_step_take_no_more_operators(classes, options):
-    assert work_of_a_step(classes, 4096, **options).total <= 9
+    # One more for the warning of a capped pool, which reads how many rows the queue has.
+    ceiling = 10 if "max_pool_size" in options else 9
+    assert work_of_a_step(classes, 4096, **options).total <= ceiling
 
 
 @needs_native
@@ -118,11 +120,13 @@ def test_a_native_step_reads_an_option_that_is_a_tensor_once():
     queue, tensors = init_queue(4096, 1), {}
 
     def step():
+        rows[0].grad = None
         with Work() as work:
             pauc_loss_fn(*rows, queue, **tensors)[0].backward()
         return work
 
     plain = step()
+    assert "_local_scalar_dense" not in plain.calls
     tensors = {"beta": torch.tensor(0.02), "temperature": torch.tensor(0.1)}
     read = step()
     assert read.calls["_local_scalar_dense"] == 2

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <vector>
 
@@ -202,10 +203,12 @@ Size sample_stride(const Step<T>& s) {
 }
 
 // Bounds the windows that do not serve by ranks of a sample (Floyd and Rivest 1975), or with a
-// stride of 1 by ranks of all scores, and fills them again. After a stride of 1 every window
-// serves, unless there is nan among the scores.
+// stride of 1 by ranks of all scores. Returns whether there are any. Filled after a stride of 1,
+// every window serves, unless there is nan among the scores.
 template <typename T>
-void refill(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& windows, Size stride) {
+bool bound_anew(
+    const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& windows, Size stride
+) {
     constexpr T inf = std::numeric_limits<T>::infinity();
     std::vector<T> scores;
     for (int w = 0; w < windows.count; ++w) {
@@ -223,7 +226,7 @@ void refill(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& windo
             static_cast<int64_t>(std::ceil(window.last * share)) + margin
         );
     }
-    if (!scores.empty()) fill_windows(s, c, windows);
+    return !scores.empty();
 }
 
 // Collects a class's scores around the ranks sought, of `last + 1` reference scores. Returns
@@ -241,10 +244,13 @@ bool find_scores(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& 
         // More than any rank: the window does not serve until it is filled.
         window.above = last + 1;
     }
-    if (!std::isnan(bounds[0])) fill_windows(s, c, windows);
-    const Size stride = sample_stride(s);
-    if (stride > 1) refill(s, c, last, windows, stride);
-    refill(s, c, last, windows, 1);
+    const Size of_sample = sample_stride(s);
+    bool some = !std::isnan(bounds[0]);  // windows to fill, by the last step's bounds
+    // A loop, so that the passes over all scores are compiled once.
+    for (Size stride : {Size{0}, of_sample, Size{1}}) {
+        if (stride > 0) some = bound_anew(s, c, last, windows, stride);
+        if (some) fill_windows(s, c, windows);
+    }
     return std::all_of(windows.window, windows.window + windows.count, [](const Window<T>& window) {
         return window.serves();
     });
