@@ -3,8 +3,7 @@
 A *backend* turns a batch, a queue and a checked config into an :class:`pauc.core.outcome.Outcome`:
 the loss, what stands behind it, and the rows that are to enter the queue. :mod:`pauc.core` computes
 everything, in torch operators, and is what the others are checked against. :mod:`pauc.native` is
-one call for a step of the partial AUC or of Smooth-AP on a CPU; it may decline, and then ``core``
-takes the step.
+one call for a step on a CPU; it may decline, and then ``core`` takes the step.
 """
 
 from __future__ import annotations
@@ -81,9 +80,10 @@ def take_step(
     check_values = validate_args and not are_checked
     compiling = torch.compiler.is_compiling()
     taken: tuple[Outcome, Tensor | None] | None = None
-    if plan.native is not None and not diagnostics and not compiling:
-        again = None if queue_moves else _by_operators(rows, queue, plan.config)
-        taken = native.take_step(rows, queue, bounds, plan.native, again, check_values=check_values)
+    if plan.native is not None and not compiling:
+        again = None if queue_moves else _by_operators(rows, queue, plan.native.config)
+        flags = {"check_values": check_values, "diagnostics": diagnostics}
+        taken = native.take_step(rows, queue, bounds, plan.native, again, **flags)
     if taken is None and plan.operator and not diagnostics:
         taken = native.take_watched_step(
             rows, queue, bounds, plan.config, check_values=check_values

@@ -24,7 +24,8 @@ SUPPORTS = {
     "recall": recall.SUPPORT,
     "smooth_ap": smooth_ap.SUPPORT,
     "native": native_options.SUPPORT,
-    "native_smooth_ap": native_options.SMOOTH_AP_SUPPORT,
+    "native recall": native_options.RECALL_SUPPORT,
+    "native smooth_ap": native_options.SMOOTH_AP_SUPPORT,
     "sharded": sharded.SUPPORT,
 }
 
@@ -87,25 +88,30 @@ def test_what_no_backend_supports_is_not_computed():
 @pytest.mark.parametrize(
     "options",
     [
-        {"budget_basis": "population"},
         {"budget_basis": "precision", "precision": 0.5, "base_rate": 0.1},
-        {"max_pool_size": 100},
-        {"edge_gradient": "implicit"},
-        {"temperature": torch.tensor(0.1)},
+        {"temperature": torch.tensor(0.1, requires_grad=True)},
+        {"temperature": torch.tensor(-0.1)},
+        {"temperature": torch.tensor(0.1, device="meta")},
+        {"beta": torch.tensor(1.5)},
+        {"beta": torch.tensor(0.5), "max_beta": 0.3},
     ],
     ids=str,
 )
-def test_the_native_step_is_not_planned_for_what_it_does_not_support(options):
+def test_the_native_step_is_not_planned_for_what_only_operators_can_do_with_a_tensor(options):
     assert backends.plan_step(PAUCConfig(**options)).native is None
     assert backends.plan_step(PAUCConfig()).native is not None
 
 
-def test_the_native_step_knows_what_kind_of_config_it_takes():
-    assert backends.plan_step(RecallAtQuantileConfig()).native is None
+def test_the_native_step_reads_options_that_are_tensors():
+    plan = backends.plan_step(PAUCConfig(beta=torch.tensor(0.25), max_beta=0.5))
+    assert plan.native.levels == [0.0, 0.25]
+    assert plan.native.config == PAUCConfig(beta=0.25, max_beta=0.5)
+
+
+@pytest.mark.parametrize("kind", [PAUCConfig, RecallAtQuantileConfig, SmoothAPConfig])
+def test_the_native_step_takes_every_kind_of_config(kind):
+    assert backends.plan_step(kind()).native is not None
     assert "PAUCConfig" in native_options.SUPPORT.refusal(SmoothAPConfig())
-    assert "SmoothAPConfig" in native_options.SMOOTH_AP_SUPPORT.refusal(PAUCConfig())
-    assert backends.plan_step(SmoothAPConfig()).native is not None
-    assert backends.plan_step(SmoothAPConfig(temperature=torch.tensor(0.1))).native is None
 
 
 def test_an_option_without_effect_keeps_no_backend_away():

@@ -79,7 +79,8 @@ def entered(queue: QueueState, batch: Batch, pool: Pool, in_place: bool) -> Queu
     # is given what it holds already.
     entered_by = _accepted(batch).cumsum(0)
     entering = entered_by[-1]
-    end = queue.cursor + entering
+    steps = entering if count <= size else entering.clamp(max=size)  # slots to be written
+    end = queue.cursor + steps
     age = torch.arange(1, kept + 1, device=end.device)  # the newest row has 1
     slots = (end - age) % size
     rows = torch.searchsorted(entered_by, entering - age, right=True)
@@ -94,7 +95,7 @@ def entered(queue: QueueState, batch: Batch, pool: Pool, in_place: bool) -> Queu
     scores, targets = write(queue.scores, pool.scores), write(queue.targets, pool.targets)
     iid, weight = write(queue.iid, pool.iid), write(queue.weight, pool.weight)
     if in_place:
-        queue.cursor.add_(entering).remainder_(size)
+        queue.cursor.add_(steps).remainder_(size)
         queue.fill.add_(entering).clamp_(max=size)
         queue.step.add_(1)
         return queue

@@ -10,8 +10,8 @@ def step(
     levels: list[float],  # FPR of each knot, ascending
     batch: tuple[int, ...],  # logits, targets, iid, weight
     queue: tuple[int, ...],  # the fields of QueueState
-    bounds: int,  # [classes, 3, 2], written to
-    found: tuple[int, ...],  # the fields of _Found, written to
+    bounds: int,  # [classes, 4, 2], written to
+    found: tuple[int, ...],  # the fields of _Found, those of Measures in it, written to
 ) -> float | None:  # the factor of a class's loss in the loss; None: the step is declined
     ...
 def enter(

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pauc.config import LossConfig, PAUCConfig, SmoothAPConfig
+import torch
+from torch import Tensor
+
+from pauc.config import (
+    LossConfig,
+    Number,
+    PAUCConfig,
+    RecallAtQuantileConfig,
+    SmoothAPConfig,
+    make_any_config,
+    options_of,
+)
 from pauc.core.band import knot_levels
 from pauc.core.step import has_entropy
+from pauc.native.readable import has_memory, is_dual, is_traced
 from pauc.support import ANY, Support
 
 # As csrc/batch.h numbers them. A value that is not here has no number there.
 _SURROGATES = {("trapezoid", "sigmoid"): 0, ("pairwise", "sigmoid"): 1, ("pairwise", "logistic"): 2}
-_RANKS = 3
+_RECALL, _RANKS = 3, 4
 _SCALES = {"iqr": 0, "band": 1, "unit": 2}
 _INTERPOLATIONS = {"linear": 0, "lower": 1, "higher": 2, "nearest": 3, "midpoint": 4}
 _REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
@@ -26,42 +38,53 @@ SUPPORT = Support(
         "n_knots": ANY,
         "tau_scale": tuple(_SCALES),
         "pos_numerator": ("pool", "live"),
+        "budget_basis": ("fpr", "population"),
         "temperature": ANY,
         "reduction": tuple(_REDUCTIONS),
         "ignore_index": ANY,
         "quantile_interpolation": tuple(_INTERPOLATIONS),
+        "max_pool_size": ANY,
         "link": ("sigmoid", "logistic"),
         "gradient_scale": ("pool", "live"),
+        "edge_gradient": ("detached", "implicit"),
         "bce_weight": ANY,
         "pauc_weight": ANY,
         "weight_scale": ("unit", "explained"),
+        "max_beta": ANY,
     },
-    at_default=(
-        "budget_basis",
-        "max_pool_size",
-        "edge_gradient",
-        "max_beta",
-        "precision",
-        "base_rate",
-    ),
+    at_default=("precision", "base_rate"),
+    tensors=True,
+)
+RECALL_SUPPORT = Support(
+    "native",
+    RecallAtQuantileConfig(),
+    values={
+        "quantile": ANY,
+        **{k: v for k, v in SUPPORT.values.items() if k in RecallAtQuantileConfig._fields},
+    },
+    at_default=SUPPORT.at_default,
+    tensors=True,
 )
 SMOOTH_AP_SUPPORT = Support(
     "native",
     SmoothAPConfig(),
     values={
+        **{k: v for k, v in SUPPORT.values.items() if k in SmoothAPConfig._fields},
         "tau_scale": ("iqr", "unit"),
-        **{
-            name: known
-            for name, known in SUPPORT.values.items()
-            if name in SmoothAPConfig._fields and name != "tau_scale"
-        },
     },
+    tensors=True,
 )
+_SUPPORTS: dict[type, Support] = {
+    PAUCConfig: SUPPORT,
+    RecallAtQuantileConfig: RECALL_SUPPORT,
+    SmoothAPConfig: SMOOTH_AP_SUPPORT,
+}
 
 
 class NativeOptions(NamedTuple):
     """A config as the native step is called with it."""
 
+    config: LossConfig  # with numbers in place of tensors
     ignore_index: int
     has_whole: bool  # the loss's gradient is more than one factor times that of the classes'
     by_class: bool  # there is a loss for each class
@@ -71,20 +94,16 @@ class NativeOptions(NamedTuple):
 
 def native_options(config: LossConfig) -> NativeOptions | None:
     """Encode a checked config for the native step; None if it does not support an option."""
-    if isinstance(config, PAUCConfig) and SUPPORT.refusal(config) is None:
-        pairwise = config.surrogate == "pairwise"
-        link = config.link if pairwise else "sigmoid"
-        knots = knot_levels(config.alpha, config.beta, 2 if pairwise else config.n_knots)
-        levels = [float(level) for level in knots]
-        return _encode(config, _SURROGATES[config.surrogate, link], levels)
-    if isinstance(config, SmoothAPConfig) and SMOOTH_AP_SUPPORT.refusal(config) is None:
-        return _encode(config, _RANKS, [0.0])  # there is no band: the top score is found soonest
-    return None
+    if _SUPPORTS[type(config)].refusal(config) is not None:
+        return None
+    read = _in_numbers(config)
+    return None if read is None else _encode(read)
 
 
-def _encode(
-    config: PAUCConfig | SmoothAPConfig, surrogate: int, levels: list[float]
-) -> NativeOptions:
+def _encode(config: LossConfig) -> NativeOptions:
+    surrogate, levels = _surrogate_and_levels(config)
+    max_pool = getattr(config, "max_pool_size", None)  # no option of every loss, nor those two
+    budget, moves = getattr(config, "budget_basis", "fpr"), getattr(config, "edge_gradient", "")
     numbers = (
         surrogate,
         _SCALES[config.tau_scale],
@@ -93,14 +112,49 @@ def _encode(
         config.gradient_scale == "live",
         _REDUCTIONS[config.reduction],
         config.weight_scale == "explained",
+        budget == "population",
+        moves == "implicit",
+        0 if max_pool is None else int(max_pool),
         float(config.temperature),
         float(config.pauc_weight),
         float(config.bce_weight),
     )
     return NativeOptions(
+        config=config,
         ignore_index=int(config.ignore_index),
         has_whole=has_entropy(config) or config.weight_scale == "explained",
         by_class=config.reduction == "none",
         numbers=numbers,
-        levels=levels,
+        levels=[float(level) for level in levels],
     )
+
+
+def _surrogate_and_levels(config: LossConfig) -> tuple[int, list[Number]]:
+    """Return the number of the surrogate, and the FPRs of what it compares positives with."""
+    if isinstance(config, RecallAtQuantileConfig):
+        return _RECALL, [0.0, config.quantile]
+    if isinstance(config, SmoothAPConfig):
+        return _RANKS, [0.0]  # there is no band: the top score is found soonest
+    pairwise = config.surrogate == "pairwise"
+    number = _SURROGATES[config.surrogate, config.link if pairwise else "sigmoid"]
+    return number, knot_levels(config.alpha, config.beta, 2 if pairwise else config.n_knots)
+
+
+def _in_numbers(config: LossConfig) -> LossConfig | None:
+    """Return the config with the values of its tensors; None where they are not for reading.
+
+    Core does not read them. It gives them a gradient, and takes values that are out of range: so
+    what a number may not be, or what wants a gradient, is left to it.
+    """
+    tensors = {k: v for k, v in options_of(config).items() if isinstance(v, Tensor)}
+    if not tensors:
+        return config
+    if torch.compiler.is_compiling() or is_traced():
+        return None
+    if any(v.requires_grad or not has_memory(v) or is_dual(v) for v in tensors.values()):
+        return None
+    read = {name: value.item() for name, value in tensors.items()}
+    try:
+        return make_any_config(type(config), {**options_of(config), **read})
+    except ValueError:
+        return None

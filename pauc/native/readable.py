@@ -18,8 +18,8 @@ def is_readable(rows: Rows, queue: QueueState) -> bool:
     """Return whether native code can read the checked rows and the queue by their addresses."""
     logits = rows.logits
     return (
-        not is_watched(rows, queue)
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        not is_traced()
+        and not is_watched(rows, queue)
         and not is_dual(logits)
         and compute_dtype(logits, queue.scores) == queue.scores.dtype
         and is_sound(queue)
@@ -40,6 +40,13 @@ def is_watched(rows: Rows, queue: QueueState) -> bool:
     )
 
 
+def is_traced() -> bool:
+    """Return whether a trace records the operators that are called."""
+    if get_proxy_mode() is not None:
+        return True
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
 def has_memory(part: Any) -> bool:
     """Return whether this is a tensor with an address on the CPU."""
     if type(part) not in (Tensor, Parameter) or not part.is_cpu:
@@ -50,9 +57,9 @@ def has_memory(part: Any) -> bool:
         return False
 
 
-def is_dual(logits: Tensor) -> bool:
+def is_dual(part: Tensor) -> bool:
     """Return whether forward-mode derivatives are wanted, which native code does not compute."""
-    return unpack_dual(logits).tangent is not None  # type: ignore[no-untyped-call]
+    return unpack_dual(part).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def is_sound(queue: QueueState) -> bool:

@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from pauc.checks import check_targets
+from pauc.config import SmoothAPConfig
 from pauc.core.batch import Rows
 from pauc.core.outcome import Outcome
 from pauc.core.queue import QueueState, check_counters
 from pauc.native import extension
 from pauc.native.entry import NativeEntry, make_entry
 from pauc.native.gradient import NO_SECOND_DERIVATIVE, Gradients, attach
+from pauc.native.measures import Measures, new_measures, stats_of
 from pauc.native.options import NativeOptions
 from pauc.native.readable import addresses, has_memory, is_readable
 
-WINDOWS = 3  # as MAX_WINDOWS of csrc/batch.h
+WINDOWS = 4  # as MAX_WINDOWS of csrc/batch.h
 
 # Computes the outcome for some logits by torch operators.
 ByOperators = Callable[[Tensor], Outcome]
@@ -35,6 +37,7 @@ class _Found(NamedTuple):
     ref_count: Tensor  # [C] int64
     gradient: Tensor  # [N, C] of `per_class`
     whole: Tensor | None  # [N, C] of `loss`; None: one factor times `gradient`
+    measured: Measures  # none unless diagnostics are wanted
 
 
 class Computed(NamedTuple):
@@ -54,6 +57,7 @@ def take_step(
     again: ByOperators | None,
     *,
     check_values: bool,
+    diagnostics: bool = False,
 ) -> tuple[Outcome, Tensor] | None:
     """Return the outcome of a step and bounds for the next, or None: the step is declined.
 
@@ -65,18 +69,22 @@ def take_step(
         rows: have passed :func:`pauc.core.batch.check_rows`.
         queue: before the step.
         bounds: of an earlier step; they are written to.
-        options: of the config.
+        options: of the config. Diagnostics of Smooth-AP are declined.
         again: computes the loss as a graph, for second derivatives; None: those are refused.
         check_values: look at targets and weights.
+        diagnostics: also compute ``stats``.
 
     Raises:
         ValueError: the queue's counters cannot be those of a queue.
     """
     if extension.ext is None or not is_readable(rows, queue):
         return None
+    if diagnostics and isinstance(options.config, SmoothAPConfig):
+        return None  # nobody has written those in C++
     # Converted before they are detached, so that the gradient finds its way back.
     scores = rows.logits.to(queue.scores.dtype)
-    computed = compute(rows, scores, queue, bounds, options, check_values=check_values)
+    flags = {"check_values": check_values, "diagnostics": diagnostics}
+    computed = compute(rows, scores, queue, bounds, options, **flags)
     if computed is None:
         check_counters(queue)  # even where values are not checked: here the reading is free
         return None
@@ -85,7 +93,8 @@ def take_step(
         gradients = Gradients(found.gradient, found.whole, found.valid, weight)
         recompute = _unless_changed(again, rows, scores, queue)
         attach(scores, found.loss, found.per_class, gradients, recompute)
-    return Outcome(*found[:5], {}, entry), bounds
+    stats = stats_of(found.measured, found.ref_count, options)
+    return Outcome(*found[:5], stats, entry), bounds
 
 
 def compute(
@@ -96,6 +105,7 @@ def compute(
     options: NativeOptions,
     *,
     check_values: bool,
+    diagnostics: bool = False,
 ) -> Computed | None:
     """Return what the native code finds, or None: it declines.
 
@@ -112,7 +122,7 @@ def compute(
         check_targets(targets, rows.logits.shape[1], options.ignore_index)
     entry = make_entry(rows, scores, options.ignore_index)
     bounds = fitting(bounds, queue)
-    found = _allocate(entry, options)
+    found = _allocate(entry, options, diagnostics)
     weight = _call(entry, queue, bounds, found, options, check_values)
     return None if weight is None else Computed(entry, found, weight, bounds)
 
@@ -125,7 +135,7 @@ def fitting(bounds: Tensor | None, queue: QueueState) -> Tensor:
     return queue.scores.new_full(shape, math.nan)
 
 
-def _allocate(entry: NativeEntry, options: NativeOptions) -> _Found:
+def _allocate(entry: NativeEntry, options: NativeOptions, diagnostics: bool) -> _Found:
     scores = entry.scores
     classes = scores.shape[1]
     return _Found(
@@ -136,6 +146,7 @@ def _allocate(entry: NativeEntry, options: NativeOptions) -> _Found:
         ref_count=scores.new_empty(classes, dtype=torch.int64),
         gradient=torch.zeros_like(scores),
         whole=torch.empty_like(scores) if options.has_whole else None,
+        measured=new_measures(scores, diagnostics),
     )
 
 
@@ -161,7 +172,7 @@ def _call(
         addresses(entry[:4]),
         addresses(queue),
         bounds.data_ptr(),
-        addresses(found),
+        addresses((*found[:7], *found.measured)),
     )
     return weight
 

@@ -12,7 +12,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks._witness import with_witness
-from pauc import PAUCAtBudgetLoss, SmoothAPLoss
+from pauc import (
+    PAUCAtBudgetLoss,
+    RecallAtQuantileLoss,
+    SmoothAPLoss,
+    init_queue,
+    pauc_loss_fn,
+)
 from pauc.native import extension
 from pauc.pairs import blocks
 from pauc.pairs.links import SIGMOID
@@ -60,9 +66,10 @@ def batch(classes, g, count=BATCH):
     return logits.requires_grad_(), targets
 
 
-def warm_loss(classes, queue_size, **options):
+def warm_loss(classes, queue_size, *, kind=PAUCAtBudgetLoss, **options):
     g = torch.Generator().manual_seed(0)
-    loss = PAUCAtBudgetLoss(classes, queue_size=queue_size, beta=0.02, **options)
+    band = {"beta": 0.02} if kind is PAUCAtBudgetLoss else {"quantile": 0.02}
+    loss = kind(classes, queue_size=queue_size, **band, **options)
     with torch.no_grad():
         loss(*batch(classes, g, queue_size))
     for _ in range(3):
@@ -70,11 +77,12 @@ def warm_loss(classes, queue_size, **options):
     return loss, g
 
 
-def work_of_a_step(classes, queue_size, **options):
+def work_of_a_step(classes, queue_size, *, diagnostics=False, **options):
     loss, g = warm_loss(classes, queue_size, **options)
     logits, targets = batch(classes, g)
     with Work() as work:
-        loss(logits, targets).backward()
+        value = loss(logits, targets, return_diagnostics=diagnostics)
+        (value[0] if diagnostics else value).backward()
     return work
 
 
@@ -84,6 +92,54 @@ def work_of_a_step(classes, queue_size, **options):
 def test_operators_of_a_native_step_stay_below_a_ceiling(classes, surrogate):
     work = work_of_a_step(classes, 4096, surrogate=surrogate)
     assert work.total <= 9, dict(sorted(work.calls.items(), key=lambda item: -item[1]))
+
+
+OPTIONS = [
+    {"edge_gradient": "implicit"},
+    {"budget_basis": "population"},
+    {"surrogate": "pairwise", "budget_basis": "population"},
+    {"max_pool_size": 1000},
+    {"surrogate": "pairwise", "max_pool_size": 1000},
+    {"kind": RecallAtQuantileLoss},
+]
+
+
+@needs_native
+@pytest.mark.filterwarnings("ignore:.*max_pool_size:UserWarning")
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("classes", [1, 8])
+def test_options_of_a_native_step_take_no_more_operators(classes, options):
+    # One more for the warning of a capped pool, which reads how many rows the queue has.
+    ceiling = 10 if "max_pool_size" in options else 9
+    assert work_of_a_step(classes, 4096, **options).total <= ceiling
+
+
+@needs_native
+@pytest.mark.parametrize("options", [{}, {"surrogate": "pairwise"}, {"kind": RecallAtQuantileLoss}])
+@pytest.mark.parametrize("classes", [1, 8])
+def test_diagnostics_of_a_native_step_are_two_operators_more(classes, options):
+    plain = work_of_a_step(classes, 4096, **options)
+    shown = work_of_a_step(classes, 4096, diagnostics=True, **options)
+    assert plain.total < shown.total <= plain.total + 2, shown.calls
+
+
+@needs_native
+def test_a_native_step_reads_an_option_that_is_a_tensor_once():
+    rows = batch(1, torch.Generator().manual_seed(0))
+    queue, tensors = init_queue(4096, 1), {}
+
+    def step():
+        rows[0].grad = None
+        with Work() as work:
+            pauc_loss_fn(*rows, queue, **tensors)[0].backward()
+        return work
+
+    plain = step()
+    assert "_local_scalar_dense" not in plain.calls
+    tensors = {"beta": torch.tensor(0.02), "temperature": torch.tensor(0.1)}
+    read = step()
+    assert read.calls["_local_scalar_dense"] == 2
+    assert read.total == plain.total + 2
 
 
 @needs_native

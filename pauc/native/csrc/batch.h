@@ -11,16 +11,30 @@
 #include <cstddef>
 #include <cstdint>
 
+// Keeps a function out of the two copies of the step for two kinds of processors, for less to
+// compile: one whose work is not in a loop that gains by wide registers.
+#if defined(__GNUC__)
+#define PAUC_APART __attribute__((noinline))
+#else
+#define PAUC_APART
+#endif
+
 namespace pauc {
 
 using Size = std::ptrdiff_t;
 
-enum Surrogate { TRAPEZOID = 0, SIGMOID = 1, LOGISTIC = 2, RANKS = 3 };
+enum Surrogate { TRAPEZOID = 0, SIGMOID = 1, LOGISTIC = 2, RECALL = 3, RANKS = 4 };
 enum Scale { IQR = 0, BAND = 1, UNIT = 2 };
 enum Reduction { MEAN = 0, SUM = 1, NONE = 2 };
 enum Interpolation { LINEAR = 0, LOWER = 1, HIGHER = 2, NEAREST = 3, MIDPOINT = 4 };
 
-constexpr int MAX_WINDOWS = 3;  // one around the band, and one around each quartile
+// What is measured of each class where diagnostics are wanted, as pauc/native/measures.py names it:
+// numbers, nan where the class is invalid, and counts, 0 there.
+enum Measured { TOP_EDGE, LOW_EDGE, WIDTH, EXACT, VARIANCE, REALISED, MEASURED };
+enum Counted { NEGATIVES, LIVE_POSITIVES, COUNTED };
+
+constexpr int BAND_WINDOWS = 3;  // one around the band, and one around each quartile
+constexpr int MAX_WINDOWS = 4;   // and one around the band's lower edge in the queue alone
 
 // A batch. A row is absent for a class whose target is `ignore_index`: its logits are never looked
 // at.
@@ -59,7 +73,12 @@ struct Batch {
 template <typename T>
 struct Step : Batch<T> {
     Size size, fill, num_knots;
-    int surrogate, scale, interpolation, pool_numerator, live_gradient, reduction, explained;
+    int surrogate, scale, interpolation, pool_numerator, live_gradient, reduction;
+    int explained;     // a class's loss weighs what the scores explain of its labels
+    int population;    // all iid rows are reference rows, and not the negatives alone
+    int moving_knots;  // thresholds have a gradient: that of the reference rows near them
+    Size max_pool;     // cap on the rows that enter the surrogate; 0: none
+    uint64_t key;      // of the draw of those, the queue's step
     double temperature, pauc_weight, bce_weight;
     // The queue. Slots from `fill` on are empty, and not read; the order of the rows is of no
     // concern.
@@ -79,6 +98,13 @@ struct Step : Batch<T> {
     // [rows, classes], of `loss`; null where that is the same factor of `gradient` for all classes:
     // without a cross-entropy, and without `explained`.
     T* whole;
+    T* measured;                  // [MEASURED, classes], see `Measured`; null: not wanted
+    int64_t* counted;             // [COUNTED, classes], see `Counted`; null if `measured` is
+
+    // Whether a row of the batch or the queue, numbered through, is iid.
+    bool is_iid(Size row) const {
+        return row < this->rows ? !this->iid || this->iid[row] : held_iid[row - this->rows];
+    }
 };
 
 // Whether a target or the weight of a present row is illegal. The step then declines, and Python

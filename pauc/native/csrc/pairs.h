@@ -53,7 +53,8 @@ class PairSums {
     // `negatives` must outlive this object, which reads their scores in place.
     PairSums(const Negatives<T>& negatives, const Band<T>& band, bool logistic)
         : score_(negatives.score),
-          by_negative_(negatives.row.size()),
+          count_(negatives.count),
+          by_negative_(negatives.live),
           origin_(band.knots.back()),
           tau_(band.tau),
           logistic_(logistic) {
@@ -65,6 +66,8 @@ class PairSums {
             }
             if (j < by_negative_.size()) live_.push_back(j);
             rising_.push_back(std::exp(u));
+            if (!count_.empty()) near_count_.push_back(count_[j]);
+            near_total_ += count_of(j);
             width_ = std::max(width_, u);
         }
     }
@@ -88,30 +91,35 @@ class PairSums {
         return {near.value + far.value, near.slope + far.slope};
     }
 
-    // Returns the weighted sum of the sums for many positives, and adds their slopes likewise.
-    double add_many(const T* score, const T* weight, size_t count) {
-        double total = 0;
+    // Calls `visit(i, sum)` with the sums for many positives, and adds their slopes likewise.
+    template <typename Visit>
+    void add_many(const T* score, const T* weight, size_t count, const Visit& visit) {
         if (count <= nodes()) {
-            for (size_t i = 0; i < count; ++i) total += weight[i] * add(score[i], weight[i]).value;
-            return total;
+            for (size_t i = 0; i < count; ++i) visit(i, add(score[i], weight[i]).value);
+            return;
         }
         table_.assign(nodes(), {NOT_YET, NOT_YET});
         for (size_t i = 0; i < count; ++i) {
             const T u = (score[i] - origin_) / tau_;
             pull_negatives(std::exp(-u), weight[i]);
-            total += weight[i] * (look_up(u) + add_far(score[i], weight[i]).value);
+            visit(i, look_up(u) + add_far(score[i], weight[i]).value);
         }
-        return total;
     }
 
-    // The derivative of all weighted sums so far by each live negative's score in units of tau,
-    // with the opposite sign.
-    const std::vector<T>& by_negative() const { return by_negative_; }
+    // Returns the derivative of all weighted sums so far by each live negative's score in units of
+    // tau, with the opposite sign.
+    std::vector<T> by_negative() const {
+        std::vector<T> slopes = by_negative_;
+        for (size_t j = 0; j < slopes.size(); ++j) slopes[j] *= count_of(j);
+        return slopes;
+    }
 
   private:
-    const std::vector<T>& score_;
-    std::vector<T> by_negative_;      // [live negatives]
+    const std::vector<T>&score_, &count_;
+    std::vector<T> by_negative_;      // [live negatives], each as one row
     std::vector<T> rising_;           // exp(u) of the negatives that are not far, in their order
+    std::vector<T> near_count_;       // how many rows those stand for; empty: for themselves
+    double near_total_ = 0;           // how many that is
     std::vector<size_t> live_, far_;  // the live negatives among those; the negatives beyond WIDEST
     std::vector<Link> table_;         // sums at the nodes, over the negatives that are not far
     T origin_, tau_, width_ = 0;
@@ -125,10 +133,12 @@ class PairSums {
         return static_cast<size_t>((width_ - 2 * FAR_BELOW) * NODES_PER_TAU) + 2;
     }
 
+    T count_of(size_t j) const { return count_.empty() ? 1 : count_[j]; }
+
     void add_pair(size_t j, T score, T weight, Link& total) {
         const Link one = link_of((score - score_[j]) / tau_, logistic_);
-        total.value += one.value;
-        total.slope += one.slope;
+        total.value += one.value * count_of(j);
+        total.slope += one.slope * count_of(j);
         if (j < by_negative_.size()) by_negative_[j] += weight * static_cast<T>(one.slope);
     }
 
@@ -157,6 +167,7 @@ class PairSums {
 
     // Returns the sum over the negatives that are not far, for a positive with exp(-u) = `fall`.
     Link sum(T fall) const {
+        if (!near_count_.empty()) return sum_of_counts(fall);
         const T* rising = rising_.data();
         const size_t count = rising_.size();
         T value = 0, slope = 0;
@@ -175,6 +186,19 @@ class PairSums {
             slope += soft * (std::min(z, GREATEST) * soft);
         }
         return {value, slope};
+    }
+
+    // Returns the same where negatives stand for several rows each.
+    Link sum_of_counts(T fall) const {
+        Link total{logistic_ ? near_total_ : 0, 0};
+        for (size_t j = 0; j < rising_.size(); ++j) {
+            const T z = fall * rising_[j], soft = 1 / (1 + z), finite = std::min(z, GREATEST);
+            const T fallen = logistic_ ? finite / (1 + finite) : soft * (finite * soft);
+            const double value = logistic_ ? -std::log1p(static_cast<double>(z)) / LOG2 : soft;
+            total.value += near_count_[j] * value;
+            total.slope += near_count_[j] * (logistic_ ? fallen / LOG2 : fallen);
+        }
+        return total;
     }
 
     // Returns the sum of log(1 + z) with few logarithms: terms are multiplied as long as the
@@ -215,8 +239,7 @@ class PairSums {
         // Below the table links are straight lines, the sigmoid's being 0; above it every link
         // is 1.
         if (place < 0) return logistic_ ? node(0).value + node(0).slope * (u - FAR_BELOW) : 0;
-        if (place >= static_cast<double>(table_.size() - 1))
-            return static_cast<double>(rising_.size());
+        if (place >= static_cast<double>(table_.size() - 1)) return near_total_;
         const size_t k = static_cast<size_t>(place);
         const double t = place - static_cast<double>(k), rest = 1 - t;
         const Link &a = node(k), &b = node(k + 1);
@@ -227,17 +250,26 @@ class PairSums {
 
 // Returns the sums of a class: each live positive by itself, the others together.
 template <typename T>
-Sums<T> pair_sums(const Positives<T>& positives, PairSums<T>& links) {
+Sums<T> pair_sums(const Step<T>& s, const Positives<T>& positives, PairSums<T>& links) {
     Sums<T> sums;
+    auto keep = [&](double one) {
+        if (s.measured) sums.contribution.push_back(one);
+    };
     for (size_t i = 0; i < positives.live; ++i) {
         const Link one = links.add(positives.score[i], positives.weight[i]);
         sums.value += positives.weight[i] * one.value;
         sums.positive.push_back(static_cast<T>(one.slope));
+        keep(one.value);
     }
     const size_t live = positives.live;
-    sums.value += links.add_many(
-        positives.score.data() + live, positives.weight.data() + live, positives.score.size() - live
-    );
+    const T* weight = positives.weight.data() + live;
+    const size_t held = positives.score.size() - live;
+    double total = 0;
+    links.add_many(positives.score.data() + live, weight, held, [&](size_t i, double one) {
+        total += weight[i] * one;
+        keep(one);
+    });
+    sums.value += total;
     sums.negative = links.by_negative();
     return sums;
 }

@@ -26,17 +26,20 @@ struct Span {
 
     Size size() const { return end - begin; }
     Span below(Size row) const { return {begin, std::lower_bound(begin, end, row)}; }
+    Span from(Size row) const { return {below(row).end, end}; }
 };
 
-// A class's scores, and its rows. `own` is part of `barred`, and `barred` of `hidden`.
+// A class's scores, and its rows. `own` is part of `barred`, and `barred` of `hidden`, unless the
+// budget is a share of the population: its reference rows have positives among them.
 template <typename T>
 struct Class {
     int32_t index;
+    Size first;  // rows before it are not looked at: 0, or `rows` for the queue alone
     const T* live;
     const T* held;
     Span own;     // the positives
     Span barred;  // the rows that are no negatives: the positives and the absent rows
-    Span hidden;  // the rows that are no reference rows: the barred ones and those not iid
+    Span hidden;  // the rows that are no reference rows: the barred or absent ones, those not iid
 };
 
 using RowList = std::vector<int32_t>;
@@ -54,7 +57,7 @@ struct Rows {
 
 // Scratch space for the lists of one class, which its spans point into until the next class.
 struct ClassRows {
-    RowList own, barred, hidden;
+    RowList own, barred, absent, hidden;
 };
 
 // Adds the rows with target 1, as rows from `offset` on.
@@ -82,17 +85,16 @@ inline void append_others(const uint8_t* iid, Size count, Size offset, RowList& 
     }
 }
 
-// Adds a multi-label column's positives to `own` and `barred`, and its absent rows to `barred`.
+// Adds a multi-label column's positives to `own`, its absent rows to `absent`, and all of them to
+// `barred`.
 template <typename Labels>
-void append_labelled(
-    const Labels& label_of_row, Size count, Size offset, RowList& own, RowList& barred
-) {
+void append_labelled(const Labels& label_of_row, Size count, Size offset, ClassRows& rows) {
     for (Size i = 0; i < count; ++i) {
         const int label = label_of_row(i);
         if (label >= 0 && label != 1) continue;
         const int32_t row = static_cast<int32_t>(offset + i);
-        barred.push_back(row);
-        if (label == 1) own.push_back(row);
+        rows.barred.push_back(row);
+        (label == 1 ? rows.own : rows.absent).push_back(row);
     }
 }
 
@@ -172,10 +174,11 @@ Class<T> make_class(const Step<T>& s, const Rows<T>& rows, Size index, ClassRows
     if (s.multilabel) {
         room.own.clear();
         room.barred.clear();
+        room.absent.clear();
         const auto live = [&](Size i) { return s.label(i, index); };
         const auto held = [&](Size i) -> int { return s.held_labels[index * s.size + i]; };
-        append_labelled(live, s.rows, 0, room.own, room.barred);
-        append_labelled(held, s.fill, s.rows, room.own, room.barred);
+        append_labelled(live, s.rows, 0, room);
+        append_labelled(held, s.fill, s.rows, room);
         c.own = span_of(room.own);
         c.barred = span_of(room.barred);
     } else {
@@ -183,7 +186,8 @@ Class<T> make_class(const Step<T>& s, const Rows<T>& rows, Size index, ClassRows
         c.own = {own + rows.start[index], own + rows.start[index + 1]};
         c.barred = merged(c.own, rows.absent, room.barred);
     }
-    c.hidden = merged(c.barred, rows.others, room.hidden);
+    const Span absent = span_of(s.multilabel ? room.absent : rows.absent);
+    c.hidden = merged(s.population ? absent : c.barred, rows.others, room.hidden);
     return c;
 }
 
@@ -206,6 +210,54 @@ void for_each_block(const T* scores, Size offset, Size count, Span hidden, const
         for (; next != hidden.end && *next < end; ++next) value[*next - offset - first] = nan;
         visit(value, first);
     }
+}
+
+// Walks over a class's scores in the batch: calls `visit(values, row)` as `for_each_block` does,
+// `row` being the number of the first.
+template <typename T, typename Visit>
+void walk_batch(const Step<T>& s, const Class<T>& c, Span hidden, const Visit& visit) {
+    if (c.first == 0) for_each_block(c.live, 0, s.rows, hidden, visit);
+}
+
+// Walks over those in the queue.
+template <typename T, typename Visit>
+void walk_queue(const Step<T>& s, const Class<T>& c, Span hidden, const Visit& visit) {
+    for_each_block(c.held, s.rows, s.fill, hidden, [&](const T* values, Size first) {
+        visit(values, s.rows + first);
+    });
+}
+
+// Returns the class of the queue's rows alone.
+template <typename T>
+Class<T> of_queue(const Step<T>& s, Class<T> c) {
+    c.first = s.rows;
+    c.own = c.own.from(s.rows);
+    c.barred = c.barred.from(s.rows);
+    c.hidden = c.hidden.from(s.rows);
+    return c;
+}
+
+// Returns how many reference rows a class has.
+template <typename T>
+int64_t count_references(const Step<T>& s, const Class<T>& c) {
+    return s.rows + s.fill - c.first - c.hidden.size();
+}
+
+// Calls `visit(score)` for each positive that is a reference row, as there are where the budget is
+// a share of the population.
+template <typename T, typename Visit>
+void for_each_own_reference(const Step<T>& s, const Class<T>& c, const Visit& visit) {
+    if (!s.population) return;
+    for (const int32_t* at = c.own.begin; at != c.own.end; ++at)
+        if (s.is_iid(*at)) visit(*at < s.rows ? c.live[*at] : c.held[*at - s.rows]);
+}
+
+// Returns how many iid negatives a class has.
+template <typename T>
+int64_t count_iid_negatives(const Step<T>& s, const Class<T>& c) {
+    int64_t count = count_references(s, c);
+    for_each_own_reference(s, c, [&](T) { --count; });
+    return count;
 }
 
 }  // namespace pauc

@@ -1,5 +1,5 @@
-// One step of the partial AUC or of Smooth-AP on a CPU: band, losses and gradient of all classes in
-// one call, and the rows that enter the queue in another.
+// One step of the partial AUC on a CPU: band, losses and gradient of all classes in one call, and
+// the rows that enter the queue in another.
 //
 // The numbers are those of pauc/core/partial_auc.py, which is the readable account of them; it
 // takes some hundred operators of torch, of some microseconds each. Called by pauc/native/step.py
@@ -15,15 +15,9 @@
 #include <optional>
 #include <vector>
 
-#include "band.h"
 #include "batch.h"
 #include "enter.h"
-#include "explained.h"
-#include "losses.h"
-#include "pairs.h"
-#include "ranks.h"
-#include "rows.h"
-#include "surrogates.h"
+#include "step.h"
 #include "sweep.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -32,119 +26,6 @@
 
 namespace pauc {
 namespace {
-
-// A step with more pairs declines: the series of pauc/pairs/blocks.py are faster there.
-constexpr double MOST_PAIRS = 1 << 25;
-
-// Returns what scales the gradient of one side of the pairs, for `gradient_scale="live"`.
-template <typename T>
-double ratio(double total, double live, const Step<T>& s) {
-    return s.live_gradient && live > 0 ? total / live : 1;
-}
-
-// Writes a class's loss and gradient. Each positive's term in `sums` is a sum over `number`
-// negatives; the trapezoid passes 1 and no negatives.
-template <typename T>
-void write_class(
-    const Step<T>& s,
-    int32_t c,
-    const Band<T>& band,
-    const Positives<T>& positives,
-    const Negatives<T>& negatives,
-    const Sums<T>& sums,
-    double number
-) {
-    const double scale = 1 / (positives.total * number);
-    s.per_class[c] = static_cast<T>(1 - sums.value * scale);
-    s.valid[c] = true;
-    const double steep = -scale / band.tau;
-    const double of_positive = steep * ratio(positives.total, positives.live_total, s);
-    for (size_t i = 0; i < positives.live; ++i)
-        s.gradient[positives.row.begin[i] * s.classes + c] =
-            static_cast<T>(of_positive * positives.weight[i] * sums.positive[i]);
-    const double live = static_cast<double>(negatives.row.size());
-    const double of_negative = -steep * ratio(number, live, s);
-    for (size_t j = 0; j < negatives.row.size(); ++j)
-        s.gradient[negatives.row[j] * s.classes + c] =
-            static_cast<T>(of_negative * sums.negative[j]);
-}
-
-// Scratch space that the classes of one step use in turn, so that it is allocated once.
-template <typename T>
-struct Scratch {
-    Windows<T> windows;
-    ClassRows rows;
-    std::vector<double> weight;  // of each class's loss, before `pauc_weight`
-    double pairs = 0;            // how many the step has looked at so far
-};
-
-// Writes nan as a class's loss and gradient: what a nan or infinite logit makes of them, so that a
-// gradient scaler or a person sees the step.
-template <typename T>
-void write_nan(const Step<T>& s, Size c) {
-    s.valid[c] = true;
-    s.per_class[c] = std::numeric_limits<T>::quiet_NaN();
-    for (Size i = 0; i < s.rows; ++i)
-        if (s.label(i, c) >= 0) s.gradient[i * s.classes + c] = s.per_class[c];
-}
-
-// Writes everything about a class, its loss as 0 if it is invalid. Returns false if the step
-// declines: the class has scores without an order, or there are too many pairs.
-template <typename T>
-inline bool take_class(
-    const Step<T>& s, const Rows<T>& rows, int32_t index, bool finite, Scratch<T>& scratch
-) {
-    Class<T> c = make_class(s, rows, index, scratch.rows);
-    // A width in raw units needs negatives, and no reference rows.
-    if (s.surrogate == RANKS && s.scale == UNIT) c.hidden = c.barred;
-    s.per_class[index] = 0;
-    s.valid[index] = s.degenerate[index] = false;
-    s.ref_count[index] = s.rows + s.fill - c.hidden.size();
-    if (!finite && is_poisoned(s, index)) {
-        write_nan(s, index);
-        return true;
-    }
-    if (s.ref_count[index] == 0) return true;
-    const int64_t last = s.ref_count[index] - 1;
-    if (!find_scores(s, c, last, scratch.windows)) return false;
-    const Band<T> band = make_band(s, take_quantiles(s, c, last, scratch.windows));
-    s.degenerate[index] = band.degenerate;
-    const Positives<T> positives = gather_positives(s, c);
-    if (!band.defined || !(positives.total > 0)) return true;
-    if (s.explained) scratch.weight[index] = explained_weight(s, c);
-    if (s.surrogate == RANKS) return write_ranks(s, c, band, positives, scratch.pairs);
-    if (s.surrogate == TRAPEZOID) {
-        write_class(s, index, band, positives, {}, trapezoid_sums(positives, band), 1);
-        return true;
-    }
-    const Negatives<T> negatives = gather_negatives(s, c, band, scratch.windows.window[0]);
-    if (negatives.score.empty()) return true;
-    PairSums<T> links(negatives, band, s.surrogate == LOGISTIC);
-    scratch.pairs += links.cost(positives.live, positives.score.size() - positives.live);
-    if (scratch.pairs > MOST_PAIRS) return false;
-    const Sums<T> sums = pair_sums(positives, links);
-    write_class(s, index, band, positives, negatives, sums, negatives.score.size());
-    return true;
-}
-
-// Returns the factor that a class's loss has in the loss, or nothing if the step declines. What has
-// been written then is without meaning, but for the bounds.
-template <typename T>
-inline std::optional<double> take_step(const Step<T>& s, bool validate) {
-    if (validate && is_refused(s)) return {};
-    const bool finite = all_finite(s.logits, s.rows * s.classes);
-    const Rows<T> rows = sort_rows(s);
-    Scratch<T> scratch{Windows<T>(s), {}, std::vector<double>(s.classes, 1)};
-    for (int32_t index = 0; index < s.classes; ++index)
-        if (!take_class(s, rows, index, finite, scratch)) return {};
-    std::vector<double> entropy;
-    if (s.whole) entropy = take_entropy(s);
-    const double weight = reduce(s, entropy, scratch.weight);
-    if (s.whole)
-        for (Size k = 0; k < s.rows * s.classes; ++k)
-            s.whole[k] += static_cast<T>(weight * scratch.weight[k % s.classes]) * s.gradient[k];
-    return weight;
-}
 
 #ifdef PAUC_AVX2
 // The step compiled once more for processors with AVX2. `flatten` inlines all of it into this
@@ -216,15 +97,19 @@ bool parse_step(
     PyObject* list;
     Addresses at;
     Address bounds, loss, per_class, valid, degenerate, ref_count, gradient, whole;
+    Address measured, counted;
     if (!PyArg_ParseTuple(
-            arguments, "pp(nnnp)L(iiippipddd)O(KKKK)(KKKKKKK)K(KKKKKKK):step", &wide, &checks,  //
-            &s.rows, &s.classes, &s.size, &s.multilabel, &ignore_index,                        //
-            &s.surrogate, &s.scale, &s.interpolation, &s.pool_numerator, &s.live_gradient,     //
-            &s.reduction, &s.explained, &s.temperature, &s.pauc_weight, &s.bce_weight, &list,  //
-            &at.logits, &at.targets, &at.iid, &at.weight,                                      //
-            &at.held_scores, &at.held_targets, &at.held_iid, &at.held_weight,                  //
-            &at.cursor, &at.fill, &at.step, &bounds,                                           //
-            &loss, &per_class, &valid, &degenerate, &ref_count, &gradient, &whole
+            arguments, "pp(nnnp)L(iiippipppnddd)O(KKKK)(KKKKKKK)K(KKKKKKKKK):step", &wide,
+            &checks,                                                                        //
+            &s.rows, &s.classes, &s.size, &s.multilabel, &ignore_index,                     //
+            &s.surrogate, &s.scale, &s.interpolation, &s.pool_numerator, &s.live_gradient,  //
+            &s.reduction, &s.explained, &s.population, &s.moving_knots, &s.max_pool, &s.temperature,
+            &s.pauc_weight, &s.bce_weight, &list,                              //
+            &at.logits, &at.targets, &at.iid, &at.weight,                      //
+            &at.held_scores, &at.held_targets, &at.held_iid, &at.held_weight,  //
+            &at.cursor, &at.fill, &at.step, &bounds,                           //
+            &loss, &per_class, &valid, &degenerate, &ref_count, &gradient, &whole, &measured,
+            &counted
         ))
         return false;
     for (Py_ssize_t k = 0; k < PyList_Size(list); ++k)
@@ -244,6 +129,8 @@ bool parse_step(
     point(s.ref_count, ref_count);
     point(s.gradient, gradient);
     point(s.whole, whole);
+    point(s.measured, measured);
+    point(s.counted, counted);
     return !PyErr_Occurred();
 }
 
@@ -294,6 +181,7 @@ PyObject* step(PyObject* arguments) {
         // Read here and checked, since a fill out of range would have the step read outside the
         // queue.
         s.fill = *counters.fill;
+        s.key = static_cast<uint64_t>(*counters.step);
         if (counters.are_sound(s.fill, s.size)) weight = dispatch(s, validate);
     };
     if (!call(work)) return nullptr;

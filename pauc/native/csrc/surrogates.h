@@ -1,4 +1,4 @@
-// The positives and the band negatives of a class, and the trapezoid.
+// The positives and the band negatives of a class, and the surrogates that compare with knots.
 
 #pragma once
 
@@ -24,7 +24,10 @@ struct Positives {
 template <typename T>
 struct Negatives {
     std::vector<T> score;      // the batch's first
-    std::vector<int32_t> row;  // of the batch's alone
+    std::vector<int32_t> row;  // of the batch's alone, or of all that a sample is drawn from
+    std::vector<T> count;      // how many rows each stands for; empty: for itself
+    size_t live = 0;           // how many are the batch's
+    double total = 0, live_total = 0;  // how many rows they are, and those of the batch
 };
 
 // What a surrogate adds up for one class. Slopes are derivatives by a score in units of tau.
@@ -33,6 +36,7 @@ struct Sums {
     double value = 0;         // the sum of weighted contributions
     std::vector<T> positive;  // slope by each live positive's score, before its weight
     std::vector<T> negative;  // slope by each live negative's score, with the opposite sign
+    std::vector<double> contribution;  // of each positive, before its weight; only if measured
 };
 
 template <typename T>
@@ -59,10 +63,10 @@ Positives<T> gather_positives(const Step<T>& s, const Class<T>& c) {
 
 // Returns the negatives in the band, iid or not. `window` is the band's, which serves, and so holds
 // every reference score in the band; where all negatives are iid, those of the queue are read from
-// it.
+// it, unless their rows are `wanted`.
 template <typename T>
 Negatives<T> gather_negatives(
-    const Step<T>& s, const Class<T>& c, const Band<T>& band, const Window<T>& window
+    const Step<T>& s, const Class<T>& c, const Band<T>& band, const Window<T>& window, bool wanted
 ) {
     Negatives<T> negatives;
     const T upper = band.knots.front(), below = next_below(band.knots.back());
@@ -76,37 +80,99 @@ Negatives<T> gather_negatives(
             used += is;
         });
     };
-    for_each_block(c.live, 0, s.rows, c.barred, collect);
-    const size_t live = used;
-    if (c.hidden.size() > c.barred.size()) {  // negatives that are not iid may be in the band
-        for_each_block(c.held, s.rows, s.fill, c.barred, collect);
+    walk_batch(s, c, c.barred, collect);
+    negatives.live = used;
+    // Negatives that are not iid may be in the band, or positives in the window.
+    if (wanted || s.population || c.hidden.size() > c.barred.size()) {
+        walk_queue(s, c, c.barred, collect);
         negatives.score.resize(used);
     } else {  // all negatives are reference rows, and the window holds those in the band
-        negatives.score.resize(live);
+        negatives.score.resize(used);
         for (size_t i = window.live; i < window.inside.size(); ++i)
             if (window.inside[i] > below && !(window.inside[i] > upper))
                 negatives.score.push_back(window.inside[i]);
     }
-    negatives.row.resize(live);
+    negatives.row.resize(wanted ? used : negatives.live);
+    negatives.total = static_cast<double>(negatives.score.size());
+    negatives.live_total = static_cast<double>(negatives.live);
     return negatives;
 }
 
-// Returns the sums of the soft TPR over the knots, by the composite trapezoid rule over the band.
+// Returns the positives that have been drawn, each with the weight of the rows that it stands for.
+// `rows` must outlive them. The totals stay those of all.
 template <typename T>
-Sums<T> trapezoid_sums(const Positives<T>& positives, const Band<T>& band) {
+PAUC_APART Positives<T> drawn(
+    const Positives<T>& all, const std::vector<T>& multiplicity, RowList& rows
+) {
+    Positives<T> kept = all;
+    kept.score.clear();
+    kept.weight.clear();
+    rows.clear();
+    kept.live = 0;
+    for (size_t i = 0; i < all.score.size(); ++i) {
+        const int32_t row = all.row.begin[i];
+        if (multiplicity[row] == 0) continue;
+        rows.push_back(row);
+        kept.score.push_back(all.score[i]);
+        kept.weight.push_back(all.weight[i] * multiplicity[row]);
+        kept.live += i < all.live;
+    }
+    kept.row = span_of(rows);
+    return kept;
+}
+
+// Returns the negatives that have been drawn, with how many rows each stands for.
+template <typename T>
+PAUC_APART Negatives<T> drawn(const Negatives<T>& all, const std::vector<T>& multiplicity) {
+    Negatives<T> kept;
+    kept.total = all.total;
+    kept.live_total = all.live_total;
+    for (size_t j = 0; j < all.score.size(); ++j) {
+        const T count = multiplicity[all.row[j]];
+        if (count == 0) continue;
+        kept.score.push_back(all.score[j]);
+        kept.row.push_back(all.row[j]);
+        kept.count.push_back(count);
+        kept.live += j < all.live;
+    }
+    return kept;
+}
+
+// Returns what part of a contribution rests on each knot: the composite trapezoid rule over the
+// band, or the band's lower edge alone.
+template <typename T>
+std::vector<T> shares_of_knots(const Step<T>& s) {
+    const Size last = s.num_knots - 1;
+    std::vector<T> shares(s.num_knots, s.surrogate == RECALL ? 0 : T(1) / static_cast<T>(last));
+    if (s.surrogate == RECALL) {
+        shares[last] = 1;
+    } else {
+        shares[0] = shares[last] = T(0.5) / static_cast<T>(last);
+    }
+    return shares;
+}
+
+// Returns the sums of the soft TPR over the knots, by their shares.
+template <typename T>
+Sums<T> knot_sums(
+    const Step<T>& s,
+    const Positives<T>& positives,
+    const Band<T>& band,
+    const std::vector<T>& shares
+) {
     Sums<T> sums;
-    const size_t last = band.knots.size() - 1;
     sums.positive.resize(positives.live);
     for (size_t i = 0; i < positives.score.size(); ++i) {
         T value = 0, slope = 0;
-        for (size_t k = 0; k <= last; ++k) {
-            const T share = (k == 0 || k == last ? T(0.5) : T(1)) / last;
+        for (size_t k = 0; k < shares.size(); ++k) {
+            if (shares[k] == 0) continue;
             const T soft = sigmoid((positives.score[i] - band.knots[k]) / band.tau);
-            value += share * soft;
-            slope += share * soft * (1 - soft);
+            value += shares[k] * soft;
+            slope += shares[k] * soft * (1 - soft);
         }
         sums.value += static_cast<double>(value) * positives.weight[i];
         if (i < positives.live) sums.positive[i] = slope;
+        if (s.measured) sums.contribution.push_back(value);
     }
     return sums;
 }
