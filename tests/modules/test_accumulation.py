@@ -14,7 +14,10 @@ def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch():
     x, y = torch.randn(400, 8, dtype=torch.float64), (torch.rand(400) < 0.1).long()
 
     def make_loss():
-        return PAUCAtBudgetLoss.for_budget(0.05, batch_size=400, positive_rate=0.1)
+        # Pairs from the first step on: BCE by parts is the BCE of the whole.
+        return PAUCAtBudgetLoss.for_budget(
+            0.05, batch_size=400, positive_rate=0.1, weight_scale="unit"
+        )
 
     whole_loss, loss_fn = make_loss(), make_loss()
     whole_loss(model(x), y).backward()
