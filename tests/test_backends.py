@@ -49,7 +49,10 @@ class NewConfig(NamedTuple):
     novelty: float = 0.0
 
 
-@pytest.mark.parametrize("support", [native_options.SUPPORT, triton_options.SUPPORT, sharded.SUPPORT, partial_auc.SUPPORT])
+@pytest.mark.parametrize(
+    "support",
+    [native_options.SUPPORT, triton_options.SUPPORT, sharded.SUPPORT, partial_auc.SUPPORT],
+)
 def test_a_new_option_is_refused_until_it_has_a_place(support):
     support = support._replace(defaults=NewConfig())
     assert complaint_about_fields(support)  # what the test above would say

@@ -1,4 +1,4 @@
-"""The step of the partial AUC on CUDA in at most twelve launches; ``kernels`` holds them, in Triton.
+"""The step of the partial AUC on CUDA in at most twelve launches, written in Triton.
 
 The numbers are those of :mod:`pauc.core.partial_auc`, with the gradient computed beside the loss.
 Importing this imports no triton: that is done by the first step.

@@ -14,7 +14,7 @@ BLOCK = 1024  # rows that a program reads together
 TILE = 32  # rows of either side of a tile of pairs; with 64 a program holds 32 pairs a thread
 MOST_SEGMENTS = 128  # into which the pool is cut, but for rounding up
 # Products and sums are rounded one by one, as the operators' are.
-LAUNCH = {"enable_fp_fusion": False}
+LAUNCH: dict[str, bool] = {"enable_fp_fusion": False}
 _PROGRAMS = 1024  # that share the tiles of pairs: some for each processor of a large GPU
 
 
@@ -78,12 +78,17 @@ class Scratch(NamedTuple):
 def make_scratch(shape: Shape, device: torch.device) -> Scratch:
     """Allocate in three pieces, of which one is set to zero: one launch."""
     C, R = shape.classes, shape.ranks
-    sizes = [C * (1 + 3 * R) * 256, C, 1, shape.rows]
-    zeros = torch.zeros(sum(sizes), dtype=torch.int32, device=device).split(sizes)
+    zero_sizes = [C * (1 + 3 * R) * 256, C, 1, shape.rows]
+    zeros = torch.zeros(sum(zero_sizes), dtype=torch.int32, device=device)
     ints = torch.empty(6 * C * R + C, dtype=torch.int32, device=device)
     sizes = [4 * C * shape.segments, C, C, C * shape.parts]
-    doubles = torch.empty(sum(sizes), dtype=torch.float64, device=device).split(sizes)
-    return Scratch(*zeros, *ints.split([3 * C * R, 3 * C * R, C]), *doubles)
+    doubles = torch.empty(sum(sizes), dtype=torch.float64, device=device)
+    parts = _cut(zeros, zero_sizes), _cut(ints, [3 * C * R, 3 * C * R, C]), _cut(doubles, sizes)
+    return Scratch(*(part for piece in parts for part in piece))
+
+
+def _cut(piece: Tensor, sizes: list[int]) -> list[Tensor]:
+    return list(torch.split(piece, sizes))
 
 
 class Found(NamedTuple):

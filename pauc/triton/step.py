@@ -60,7 +60,8 @@ def take_step(
     """
     if not is_readable(rows, queue):
         return None
-    shape = make_shape(*rows.logits.shape, queue.weight.shape[0], options)
+    count, classes = rows.logits.shape
+    shape = make_shape(count, classes, queue.weight.shape[0], options)
     if options.pairwise and _most_pairs(shape, options) > MOST_PAIRS:
         return None
     device = rows.logits.device
@@ -110,8 +111,13 @@ def _launch(
     levels = levels_on(options.levels, found.loss.device)
     held_iid = queue.iid.view(torch.uint8)
     N, C, Q, R, S = shape.rows, shape.classes, shape.size, shape.ranks, shape.segments
-    cut = {"SEGMENT": shape.segment, "BLOCK": shape.block, "BINARY": int(C == 1), **LAUNCH}
-    order = {"KIND": options.interpolation, "EACH": options.ranks_each}
+    cut: dict[str, int] = {
+        "SEGMENT": shape.segment,
+        "BLOCK": shape.block,
+        "BINARY": int(C == 1),
+        **LAUNCH,
+    }
+    order: dict[str, int | str] = {"KIND": options.interpolation, "EACH": options.ranks_each}
     select.first_digits[(S, C)](
         entry.logits, entry.targets, entry.iid, entry.weight,
         queue.scores, queue.targets, held_iid, queue.weight, queue.cursor, queue.fill, queue.step,
@@ -128,7 +134,7 @@ def _launch(
             PASS=number, **cut, **order,
         )  # fmt: skip
     surrogate = _pairwise if options.pairwise else _trapezoid
-    fixed = {
+    fixed: dict[str, int | str | bool] = {
         **cut,
         **order,
         "SCALE": options.scale,
@@ -193,8 +199,8 @@ def _pairwise(
     )  # fmt: skip
     pairs.sum_pairs[(shape.parts, C)](
         entry.logits, entry.weight, queue.scores, queue.weight, queue.fill,
-        scratch.sums, listed, counts, scratch.usable, taus, scratch.totals,
-        scratch.numbers, scratch.partial, found.gradient, N, C, Q, S, shape.parts,
+        scratch.sums, listed, counts, scratch.usable, taus, scratch.numbers,
+        scratch.partial, found.gradient, N, C, Q, S, shape.parts,
         SEGMENT=shape.segment, SEGMENTS=shape.padded_segments, TILE=TILE,
         LIVE=options.live_gradient, LOGISTIC=options.logistic, **LAUNCH,
     )  # fmt: skip

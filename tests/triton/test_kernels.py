@@ -1,4 +1,4 @@
-"""What the kernels promise beside their numbers: what they refuse, launch, compile to, and import."""
+"""What the kernels promise beside their numbers: what they refuse, launch and import."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def test_importing_and_planning_import_no_triton():
     code = "import sys, pauc; pauc.PAUCAtBudgetLoss(1); print(*sys.modules)"
     modules = run_python("-c", code).stdout.split()
     assert "pauc.triton" in modules
-    assert not [name for name in modules if name.startswith(("pauc.triton.kernels", "pauc.triton.step"))]
+    assert not [
+        name for name in modules if name.startswith(("pauc.triton.kernels", "pauc.triton.step"))
+    ]
 
 
 @pytest.mark.slow
@@ -125,7 +127,9 @@ def test_a_step_launches_at_most_twelve_kernels(everywhere, monkeypatch, options
     from pauc.triton.step import take_step
 
     def one_step():
-        outcome = take_step(rows, loss.queue, plan_step(loss.config).triton, None, check_values=True)
+        outcome = take_step(
+            rows, loss.queue, plan_step(loss.config).triton, None, check_values=True
+        )
         outcome.loss.backward()
         outcome.entry.into(loss.queue, in_place=True)
 

@@ -97,7 +97,7 @@ ALL_EQUAL = Problem(
 @example(ALL_EQUAL._replace(options={"surrogate": "pairwise", "tau_scale": "unit", "beta": 1.0}))
 @given(problems(dtypes=("float32", "float16", "bfloat16")).map(supported))
 def test_steps_equal_the_oracle(problem):
-    """Ties, no positives, rows to ignore, rows that are not iid, weights, nan, and a queue that wraps."""
+    """Ties, no positives, ignored rows, rows that are not iid, weights, nan, a queue that wraps."""
     state = pauc.init_queue(problem.queue_size, problem.num_classes)
     queue: list = []
     for batch in problem.batches:
@@ -134,11 +134,11 @@ def check_gradient(problem, batch, queue, rows, state, outcome) -> None:
     )
 
 
-@few
+@settings(few, max_examples=8)
 @given(
-    classes=st.sampled_from([1, 2, 5]),
-    size=st.integers(0, 70),
-    count=st.integers(1, 50),
+    classes=st.sampled_from([1, 3]),
+    size=st.integers(0, 40),
+    count=st.integers(1, 30),
     kind=st.sampled_from(["normal", "ties", "constant"]),
     surrogate=st.sampled_from(["trapezoid", "pairwise"]),
     seed=st.integers(0, 2**20),
@@ -153,7 +153,7 @@ def test_a_module_takes_the_steps_that_it_takes_by_operators(
     wanted = pauc.PAUCAtBudgetLoss(classes, **options)
     wanted._plan = wanted._plan._replace(triton=None, native=None)
     found._warned = wanted._warned = {"degenerate", "starved"}
-    for _ in range(3):
+    for _ in range(2):
         logits = torch.randn(count, classes, generator=g)
         if kind != "normal":
             logits = logits.round() if kind == "ties" else torch.zeros_like(logits)

@@ -55,7 +55,9 @@ def list_rows(
         target, present = targets_of(targets, held_targets, m, N, held, ignore_index)
         is_own = target == c + BINARY
         w = weights_of(weight, held_weight, m, N, held)
-        positive = (present & is_own & (live | POOLED) & (w > 0) & counted).to(tl.int32)
+        positive = (present & is_own & (w > 0) & counted).to(tl.int32)
+        if not POOLED:
+            positive = tl.where(live, positive, 0)
         inside = (score >= lower) & (score <= upper)
         negative = (present & ~is_own & inside & counted).to(tl.int32)
         place = positives + tl.cumsum(positive) - positive
@@ -103,8 +105,8 @@ def link_of(u, LOGISTIC: tl.constexpr):
 
 @triton.jit
 def sum_pairs(
-    logits, weight, held_scores, held_weight, fill, sums, rows, counts, usable, taus, totals,
-    numbers, partial, gradient, N, C, Q, S, T,
+    logits, weight, held_scores, held_weight, fill, sums, rows, counts, usable, taus, numbers,
+    partial, gradient, N, C, Q, S, T,
     SEGMENT: tl.constexpr, SEGMENTS: tl.constexpr, TILE: tl.constexpr, LIVE: tl.constexpr,
     LOGISTIC: tl.constexpr,
 ):  # fmt: skip

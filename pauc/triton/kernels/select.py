@@ -50,7 +50,7 @@ def add_digits(row, key, shift, counts):
 
 @triton.jit
 def descend(row, rank):
-    """Return the digit of the score at a descending rank, and its rank among those of that digit."""
+    """Return the digit of the score at a descending rank, and its rank among that digit's."""
     bins = tl.arange(0, 256)
     counts = tl.load(row + bins)
     above = tl.sum(counts) - tl.cumsum(counts)
@@ -125,7 +125,7 @@ def first_digits(
                 entropy += tl.where(live & present, row_w * (linear + tl.log(z)), 0.0)
         w = tl.where(positive, w, 0.0).to(tl.float64)
         live_total += tl.where(live, w, 0.0)
-        total += tl.where(live | POOLED, w, 0.0)
+        total += w if POOLED else tl.where(live, w, 0.0)
         if CHECK:
             if c == 0:
                 unknown = live & present & ((target < 0) | (target > largest))
@@ -140,7 +140,7 @@ def first_digits(
     tl.store(into + 1, tl.sum(live_total))
     tl.store(into + 2, tl.sum(row_total))
     tl.store(into + 3, tl.sum(entropy))
-    if CHECK:
+    if CHECK:  # apart, since the compiler drops what stands under a constant
         if (c == 0) & (s == 0):
             tl.atomic_add(bad, unsound(cursor, fill, step, Q))
 

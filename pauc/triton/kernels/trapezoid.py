@@ -43,7 +43,9 @@ def trapezoid(
         m = s * SEGMENT + start + tl.arange(0, BLOCK)
         live = m < N
         target, present = targets_of(targets, held_targets, m, N, held, ignore_index)
-        positive = present & (target == c + BINARY) & (live | POOLED) & counts
+        positive = present & (target == c + BINARY) & counts
+        if not POOLED:
+            positive = positive & live
         value = tl.zeros([BLOCK], tl.float32)
         slope = tl.zeros([BLOCK], tl.float32)
         # Most segments have few positives, and with many classes most have none.
