@@ -112,7 +112,8 @@ def sum_pairs(
 ):  # fmt: skip
     """Grid ``[T, C]``. Each program takes every ``T``-th tile of positives and of live negatives.
 
-    Adds up in float64, each row's pairs in the order of the list.
+    Adds up in float64, in an order that the list and the tile decide. A tile of sums is kept, so
+    that threads meet once a row and not once a tile.
     """
     t, c = tl.program_id(0), tl.program_id(1)
     p_ends, p_each, p_count = segment_ends(counts, 0, c, C, S, SEGMENTS)
@@ -133,17 +134,17 @@ def sum_pairs(
         m = listed(rows, p_ends, p_each, first + i, real, c, S, SEGMENT, True)
         x = scores_of(logits, held_scores, m, c, N, C, Q, held)
         w = weights_of(weight, held_weight, m, N, held).to(tl.float64)
-        value = tl.zeros([TILE], tl.float64)
-        slope = tl.zeros([TILE], tl.float64)
+        values = tl.zeros([TILE, TILE], tl.float64)
+        slopes = tl.zeros([TILE, TILE], tl.float64)
         for other in range(0, n_count, TILE):
             among = other + i < n_count
             n = listed(rows, n_ends, n_each, other + i, among, c, S, SEGMENT, False)
             y = scores_of(logits, held_scores, n, c, N, C, Q, held)
             link, steepness = link_of((x[:, None] - y[None, :]) / tau, LOGISTIC)
-            value += tl.sum(tl.where(among[None, :], link, 0.0).to(tl.float64), axis=1)
-            slope += tl.sum(tl.where(among[None, :], steepness, 0.0).to(tl.float64), axis=1)
-        contribution += tl.where(real, value * w, 0.0)
-        moves = -steep * live_factor(total, live_total, LIVE) * w * slope
+            values += tl.where(among[None, :], link, 0.0)
+            slopes += tl.where(among[None, :], steepness, 0.0)
+        contribution += tl.where(real, tl.sum(values, axis=1) * w, 0.0)
+        moves = -steep * live_factor(total, live_total, LIVE) * w * tl.sum(slopes, axis=1)
         at = gradient + m.to(tl.int64) * C + c
         tl.store(at, moves.to(tl.float32), mask=real & (m < N))
     tl.store(partial + c.to(tl.int64) * T + t, tl.sum(contribution))
@@ -153,7 +154,7 @@ def sum_pairs(
         real = first + i < l_count
         n = listed(rows, l_ends, l_each, first + i, real, c, S, SEGMENT, False)
         y = scores_of(logits, held_scores, n, c, N, C, Q, held)
-        slope = tl.zeros([TILE], tl.float64)
+        slopes = tl.zeros([TILE, TILE], tl.float64)
         for other in range(0, p_count, TILE):
             among = other + i < p_count
             m = listed(rows, p_ends, p_each, other + i, among, c, S, SEGMENT, True)
@@ -161,6 +162,6 @@ def sum_pairs(
             w = weights_of(weight, held_weight, m, N, held).to(tl.float64)
             w = tl.where(among, w, 0.0)
             _, steepness = link_of((x[None, :] - y[:, None]) / tau, LOGISTIC)
-            slope += tl.sum(steepness.to(tl.float64) * w[None, :], axis=1)
+            slopes += steepness * w[None, :]
         at = gradient + n.to(tl.int64) * C + c
-        tl.store(at, (back * slope).to(tl.float32), mask=real)
+        tl.store(at, (back * tl.sum(slopes, axis=1)).to(tl.float32), mask=real)

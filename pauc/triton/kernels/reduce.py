@@ -23,12 +23,13 @@ def reduce_classes(
     for first in range(0, C, CLASSES):
         c = first + tl.arange(0, CLASSES)
         real = c < C
-        value = tl.zeros([CLASSES], tl.float64)
+        parts = tl.zeros([CLASSES, PARTS], tl.float64)
         for start in range(0, T, PARTS):
             t = start + tl.arange(0, PARTS)
             at = partial + c.to(tl.int64)[:, None] * T + t[None, :]
             mask = real[:, None] & (t[None, :] < T)
-            value += tl.sum(tl.load(at, mask=mask, other=0.0), axis=1)
+            parts += tl.load(at, mask=mask, other=0.0)
+        value = tl.sum(parts, axis=1)
         number = tl.load(numbers + c, mask=real, other=0.0)
         counts = (tl.load(usable + c, mask=real, other=0) > 0) & (number > 0)
         poisoned = tl.load(poison + c, mask=real, other=0) > 0
@@ -60,16 +61,17 @@ def reduce_classes(
 @triton.jit
 def entropy_of(sums, c, real, S, each, CLASSES: tl.constexpr, PARTS: tl.constexpr):
     """Return what the classes' cross-entropies add to the loss, and the share of a row in that."""
-    weight = tl.zeros([CLASSES], tl.float64)
-    entropy = tl.zeros([CLASSES], tl.float64)
+    weights = tl.zeros([CLASSES, PARTS], tl.float64)
+    entropies = tl.zeros([CLASSES, PARTS], tl.float64)
     for start in range(0, S, PARTS):
         s = start + tl.arange(0, PARTS)
         at = sums + (c.to(tl.int64)[:, None] * S + s[None, :]) * 4
         mask = real[:, None] & (s[None, :] < S)
-        weight += tl.sum(tl.load(at + 2, mask=mask, other=0.0), axis=1)
-        entropy += tl.sum(tl.load(at + 3, mask=mask, other=0.0), axis=1)
+        weights += tl.load(at + 2, mask=mask, other=0.0)
+        entropies += tl.load(at + 3, mask=mask, other=0.0)
+    weight = tl.sum(weights, axis=1)
     share = tl.where(weight > 0, each / tl.where(weight > 0, weight, 1.0), 0.0)
-    return share * entropy, share
+    return share * tl.sum(entropies, axis=1), share
 
 
 @triton.jit
