@@ -27,7 +27,11 @@ from tests.core.test_loss_against_oracle import (
 from tests.oracles.knife_edges import classes_in_doubt
 from tests.oracles.strategies import Batch, Problem, problems
 
-pytestmark = pytest.mark.usefixtures("small_blocks", "everywhere")
+pytestmark = [
+    pytest.mark.usefixtures("small_blocks", "everywhere"),
+    # NumPy, in which the interpreter computes, warns of a nan or infinite logit; a GPU does not.
+    pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning"),
+]
 
 # The interpreter takes some hundred milliseconds a step.
 few = settings(
