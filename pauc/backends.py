@@ -3,7 +3,8 @@
 A *backend* turns a batch, a queue and a checked config into an :class:`pauc.core.outcome.Outcome`:
 the loss, what stands behind it, and the rows that are to enter the queue. :mod:`pauc.core` computes
 everything, in torch operators, and is what the others are checked against. :mod:`pauc.native` is
-one call for a step on a CPU; it may decline, and then ``core`` takes the step.
+one call for a step on a CPU, and :mod:`pauc.triton` a step of the partial AUC in kernels for CUDA;
+both may decline, and then ``core`` takes the step.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pauc import native
+from pauc import native, triton
 from pauc.config import LossConfig
 from pauc.core.batch import Rows, check_rows
 from pauc.core.dispatch import core_refusal, core_step
@@ -29,6 +30,7 @@ class Plan(NamedTuple):
     config: LossConfig
     native: native.NativeOptions | None  # None: the native step does not support the config
     operator: bool = False  # whether the native step can be an operator of a graph
+    triton: triton.TritonOptions | None = None  # None: the Triton step does not support the config
 
 
 def plan_step(config: LossConfig) -> Plan:
@@ -43,7 +45,7 @@ def plan_step(config: LossConfig) -> Plan:
     if torch.compiler.is_compiling():  # tensors among the options must not be read
         return Plan(config, None, native.has_operator(config))
     options = native.native_options(config)
-    return Plan(config, options, options is not None)
+    return Plan(config, options, options is not None, triton.triton_options(config))
 
 
 def take_step(
@@ -79,6 +81,10 @@ def take_step(
         check_rows(rows, queue)
     check_values = validate_args and not are_checked
     compiling = torch.compiler.is_compiling()
+    if plan.triton is not None and not diagnostics and not compiling:
+        found = _triton_step(rows, queue, plan, check_values, queue_moves)
+        if found is not None:
+            return found, bounds
     taken: tuple[Outcome, Tensor | None] | None = None
     if plan.native is not None and not compiling:
         again = None if queue_moves else _by_operators(rows, queue, plan.native.config)
@@ -112,6 +118,18 @@ def fitting_bounds(bounds: Tensor | None, queue: QueueState) -> Tensor | None:
         return native.fitting(bounds, queue)
 
 
+def _triton_step(
+    rows: Rows, queue: QueueState, plan: Plan, check_values: bool, queue_moves: bool
+) -> Outcome | None:
+    """Return what Triton kernels compute; None where they do not run, or decline."""
+    if plan.triton is None or not triton.runs_on(rows.logits.device):
+        return None
+    from pauc.triton.step import take_step  # here: `import pauc` must not import triton
+
+    again = None if queue_moves else _by_operators(rows, queue, plan.config)
+    return take_step(rows, queue, plan.triton, again, check_values=check_values)
+
+
 def _by_operators(rows: Rows, queue: QueueState, config: LossConfig) -> Callable[..., Outcome]:
     """Return how to compute the loss of some logits as a graph with all its derivatives."""
 
@@ -124,5 +142,7 @@ def _by_operators(rows: Rows, queue: QueueState, config: LossConfig) -> Callable
 
 def show_config() -> None:
     """Print which backends are there, and why one is not."""
-    for name, state in {"core": "torch operators, any device", "native": native.state()}.items():
+    states = {"core": "torch operators, any device"}
+    states |= {"native": native.state(), "triton": triton.state()}
+    for name, state in states.items():
         print(f"{name:<8}{state}")

@@ -18,6 +18,7 @@ from pauc.pairs import blocks
 from pauc.pairs import operator as pairs
 from pauc.pairs.links import LINKS, LOGISTIC, SIGMOID, Link, Side
 from pauc.support import ANY, Support, without_idle_options
+from pauc.triton import options as triton_options
 
 SUPPORTS = {
     "core": partial_auc.SUPPORT,
@@ -26,6 +27,7 @@ SUPPORTS = {
     "native": native_options.SUPPORT,
     "native recall": native_options.RECALL_SUPPORT,
     "native smooth_ap": native_options.SMOOTH_AP_SUPPORT,
+    "triton": triton_options.SUPPORT,
     "sharded": sharded.SUPPORT,
 }
 
@@ -49,7 +51,10 @@ class NewConfig(NamedTuple):
     novelty: float = 0.0
 
 
-@pytest.mark.parametrize("support", [native_options.SUPPORT, sharded.SUPPORT, partial_auc.SUPPORT])
+@pytest.mark.parametrize(
+    "support",
+    [native_options.SUPPORT, triton_options.SUPPORT, sharded.SUPPORT, partial_auc.SUPPORT],
+)
 def test_a_new_option_is_refused_until_it_has_a_place(support):
     support = support._replace(defaults=NewConfig())
     assert complaint_about_fields(support)  # what the test above would say

@@ -1,0 +1,113 @@
+"""A loss whose gradient is known beforehand, as a node of the graph; its backward is one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pauc.core.batch import Rows
+from pauc.core.outcome import Outcome
+from pauc.core.queue import QueueState
+from pauc.triton.entry import TritonEntry
+from pauc.triton.kernels.reduce import chain
+from pauc.triton.memory import BLOCK, LAUNCH, Found
+
+NO_SECOND_DERIVATIVE = (
+    "the gradient of this loss cannot be differentiated again: that of pauc.pauc_loss_fn can, and "
+    "of a module at rest, if it is the first that is taken"
+)
+
+
+def attach(
+    rows: Rows,
+    queue: QueueState,
+    entry: TritonEntry,
+    found: Found,
+    has_entropy: bool,
+    again: Callable[[Tensor], Outcome] | None,
+) -> None:
+    """Make the loss and its parts functions of the logits, in place.
+
+    ``again`` computes the same by operators, for a gradient that is itself to be differentiated;
+    None: a second derivative is refused.
+    """
+    recompute = None if again is None else _unless_changed(again, rows, queue)
+    # The gradient of the cross-entropy is computed on the way back, from these.
+    batch = entry.logits, entry.targets, entry.weight
+    known = found.gradient, found.factor, found.valid, found.shares
+    _Attached.apply(  # type: ignore[no-untyped-call]
+        rows.logits, (found.loss, found.per_class), recompute, entry.ignore_index,
+        *known, *(batch if has_entropy else (None,) * 3),
+    )  # fmt: skip
+
+
+class _Attached(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        values: tuple[Tensor, Tensor],  # in a tuple, so that autograd takes them for no inputs
+        again: Callable[[], tuple[Tensor, Outcome]] | None,
+        ignore_index: int,
+        *known: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*known)
+        ctx.again = again
+        ctx.dtype = logits.dtype
+        ctx.ignore_index = ignore_index
+        return values
+
+    @staticmethod
+    def backward(
+        ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # a graph of the gradient is wanted
+            return _by_operators(ctx, of_loss, of_parts), *(None,) * 10
+        # Drop the closure: it holds the batch, and a sum of losses would keep every batch alive.
+        ctx.again = None
+        if of_loss is None and of_parts is None:
+            return (None,) * 11
+        gradient, factor, valid, shares, logits, targets, weight = ctx.saved_tensors
+        result = torch.empty_like(gradient, dtype=ctx.dtype)
+        count, by_class = gradient.numel(), of_loss is not None and of_loss.ndim > 0
+        chain[(-(-count // BLOCK),)](
+            gradient, factor, valid, of_loss, of_parts, logits, targets, weight, shares, result,
+            count, gradient.shape[1], of_loss.stride(0) if by_class and of_loss is not None else 0,
+            0 if of_parts is None else of_parts.stride(0), ctx.ignore_index,
+            BLOCK=BLOCK, BY_CLASS=by_class, BINARY=int(gradient.shape[1] == 1),
+            ENTROPY=logits is not None, **LAUNCH,
+        )  # fmt: skip
+        return result, *(None,) * 10
+
+
+def _by_operators(ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None) -> Tensor | None:
+    if ctx.again is None:
+        raise RuntimeError(NO_SECOND_DERIVATIVE)
+    logits, outcome = ctx.again()
+    upstream = [(outcome.loss, of_loss), (outcome.per_class, of_parts)]
+    asked = [value for value, by in upstream if by is not None]
+    if not asked:
+        return None
+    factors = [by for _, by in upstream if by is not None]
+    gradient: Tensor
+    (gradient,) = torch.autograd.grad(asked, logits, factors, create_graph=True)
+    return gradient
+
+
+def _unless_changed(
+    again: Callable[[Tensor], Outcome], rows: Rows, queue: QueueState
+) -> Callable[[], tuple[Tensor, Outcome]]:
+    """Return how to compute the loss again, unless a row has changed since."""
+    kept = [part for part in (*rows, *queue) if part is not None and not part.is_inference()]
+    versions = [part._version for part in kept]
+
+    def compute() -> tuple[Tensor, Outcome]:
+        if [part._version for part in kept] != versions:
+            raise RuntimeError(f"{NO_SECOND_DERIVATIVE}; its logits, targets or queue have changed")
+        return rows.logits, again(rows.logits)
+
+    return compute
