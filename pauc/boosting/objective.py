@@ -16,7 +16,7 @@ from pauc.config import Interpolation, Link
 
 # The band is this much wider than the budget: what lies near the edge on training rows lies on
 # either side of it on new ones.
-_WIDER = 4.0
+_WIDER = 20.0
 # With fewer negatives in the band, trees learn these by heart.
 _LEAST_NEGATIVES = 100
 

@@ -57,7 +57,9 @@ def _labels(targets: Tensor, scores: Tensor) -> Tensor:
         )
     targets = targets.reshape(-1)
     last = max(columns - 1, 1)
-    legal = sum(int((targets == label).count_nonzero()) for label in range(last + 1))
+    # Zeros are what is not counted: one pass over the rows less.
+    legal = rows - int(targets.count_nonzero())
+    legal += sum(int((targets == label).count_nonzero()) for label in range(1, last + 1))
     if legal < rows:
         wrong = targets[
             ~torch.isin(targets.double(), torch.arange(last + 1.0).to(targets.device).double())
