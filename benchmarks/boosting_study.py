@@ -138,9 +138,9 @@ class Cell(NamedTuple):
         }  # fmt: skip
 
 
-def best_trial(results: list[dict[str, Any]]) -> int:
+def best_trial(results: dict[int, dict[str, Any]]) -> int:
     """Return the trial whose rounds were best on validation rows."""
-    return max(range(len(results)), key=lambda trial: results[trial]["validation"][-1])
+    return max(results, key=lambda trial: results[trial]["validation"][-1])
 
 
 def needed(cell: Cell, store: Store, args: argparse.Namespace) -> Iterator[Config]:
@@ -153,8 +153,8 @@ def needed(cell: Cell, store: Store, args: argparse.Namespace) -> Iterator[Confi
         if cell.table in OWN_TRIALS:
             yield from (cell.config(trial, seed, rounds) for trial in range(args.trials))
             continue
-        found = [store.find(config) for config in trials]
-        chosen = best_trial([record["result"] for record in found if record is not None])
+        found = {config["trial"]: store.find(config) for config in trials}
+        chosen = best_trial({trial: record["result"] for trial, record in found.items() if record})
         yield from (cell.config(trial, seed, rounds) for trial in sorted({0, chosen}))
 
 

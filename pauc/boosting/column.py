@@ -28,7 +28,10 @@ class Column(NamedTuple):
         if self.weight is None:
             own = [float(len(self.positives)), float(len(self.scores) - len(self.positives))]
         else:
-            own = [float(self.weight[self.positives].sum()), float(self.weight[self.negative()].sum())]
+            own = [
+                float(self.weight[self.positives].sum()),
+                float(self.weight[self.negative()].sum()),
+            ]
         found = workers.total(torch.tensor(own, dtype=torch.float64)).tolist()
         for kind, weight in zip(("positives", "negatives"), found, strict=True):
             if not weight:

@@ -8,10 +8,10 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from pauc.arrays import in_kind
+from pauc.arrays import ArrayLike, as_tensor, in_kind
 from pauc.boosting.band import band_of
 from pauc.boosting.column import Column, make_column
-from pauc.boosting.rows import Array, Rows, as_tensor, make_rows
+from pauc.boosting.rows import Rows, make_rows
 from pauc.boosting.workers import Alone
 from pauc.checks import check_band, check_choice, check_int, check_real
 from pauc.config import Interpolation, Link
@@ -54,18 +54,18 @@ class Options(NamedTuple):
 
 
 def band_objective(
-    scores: Array,
-    targets: Array,
+    scores: ArrayLike,
+    targets: ArrayLike,
     *,
     beta: float,
     alpha: float = 0.0,
     bce_weight: float = 1.0,
     pauc_weight: float = 1.0,
-    sample_weight: Array | None = None,
+    sample_weight: ArrayLike | None = None,
     link: Link = "logistic",
     interpolation: Interpolation = "higher",
     max_step: float = MAX_STEP,
-) -> tuple[Array, Array]:
+) -> tuple[ArrayLike, ArrayLike]:
     """Return gradient and Hessian diagonal of log-loss and pairs in the band, for a boosting round.
 
     The objective is ``sum_r w_r (bce_weight * log-loss_r)`` over all rows, plus ``pauc_weight``
@@ -106,7 +106,7 @@ def band_objective(
     """
     options = Options(beta, alpha, bce_weight, pauc_weight, link, interpolation, max_step).check()
     rows = make_rows(scores, targets, sample_weight)
-    shape = as_tensor("scores", scores).shape
+    shape = as_tensor(scores, "scores").shape
     gradient, hessian = derivatives(rows, options, Alone())
     return in_kind(gradient.reshape(shape), scores), in_kind(hessian.reshape(shape), scores)
 
@@ -215,7 +215,9 @@ def _pair_sums(
     return torch.stack(over_v), torch.zeros_like(by_place).index_copy_(1, at, by_place)
 
 
-def log_odds(targets: Array, *, sample_weight: Array | None = None, num_class: int = 1) -> Array:
+def log_odds(
+    targets: ArrayLike, *, sample_weight: ArrayLike | None = None, num_class: int = 1
+) -> ArrayLike:
     """Return the margin to start from: the log-odds of the positives' share of the weight.
 
     Engines average the targets for objectives of their own alone. A training that starts at 0
@@ -234,7 +236,7 @@ def log_odds(targets: Array, *, sample_weight: Array | None = None, num_class: i
             or without negatives.
     """
     check_int("num_class", num_class, 1)
-    labels = as_tensor("targets", targets)
+    labels = as_tensor(targets, "targets")
     rows = make_rows(torch.zeros(len(labels), num_class), labels, sample_weight)
     found = []
     for index in range(num_class):
