@@ -1,17 +1,18 @@
 """Boosted trees on real tables: log-loss against the band, with the same number of trials each.
 
-    python -m benchmarks.boosting_study run --tables covertype fars --seeds 0 1 2 3 4
-    python -m benchmarks.boosting_study run --tables covertype --engines lightgbm --trials 2 --quick
-    python -m benchmarks.boosting_study show
+    python -m benchmarks.boosting_study run                          # all, hours on one core
+    python -m benchmarks.boosting_study run --tables fars --engines lightgbm --quick
+    python -m benchmarks.boosting_study show                         # tables, from the lines alone
 
 A run is a table, an engine, an arm, a trial and a seed. Its line is appended to
 `results/boosting.jsonl`, and a line that is there is never run again. All arms have the same trials
-(leaves, rate, least Hessian in a leaf, L2), drawn once; rounds come from early stopping by the
-partial AUC on validation rows, whose best value is in the line: a trial is to be chosen by it.
-`show` prints the means over seeds of the TPR on test rows, trial by trial; the choice and paired
-intervals are still to come.
+(leaves, rate, least Hessian in a leaf). They are made on the first seed and compared by the partial
+AUC on validation rows; the best one and the first, the small model that has to be fast, are then
+trained on the other seeds. On KDD 2004 the validation rows of a fold are the test rows of another,
+so that each fold has trials of its own. Rounds come from early stopping.
 
-The tables are those of `benchmarks/coverage`, which says where they come from.
+A line has the partial AUC on validation rows and the TPR on test rows after every 20 rounds.
+Training rows and test rows are capped (`MOST_ROWS`), for a study that one core can run.
 """
 
 from __future__ import annotations
@@ -19,199 +20,158 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.coverage.datasets import SOURCES, Part, Split, split
+from benchmarks.boosting_trees import ENGINES, Rows, Settings, Stop, Training, staged
 from benchmarks.coverage.store import Config, Store
-from pauc.boosting import BandObjective, PartialAUCMetric, log_odds
+from benchmarks.wide.problems import Data, data_of
+from pauc.boosting import BandObjective, PartialAUCMetric
 from pauc.metrics import partial_auc, tpr_at_fpr
 
 RESULTS = Path(__file__).resolve().parent / "results" / "boosting.jsonl"
 BUDGET = 0.005
 FPRS = (0.001, 0.005, 0.01)
-STOP_BY = PartialAUCMetric(0.02)
+CHOICE_BAND = 0.02  # of the partial AUC that trials and rounds are chosen by
 PATIENCE = 50
-MOST_ROUNDS = 2000
-
-Weights = Callable[[np.ndarray], np.ndarray | None]
+MOST_ROUNDS = 300
+MOST_ROWS = 100_000
+EVERY = 20  # rounds between two figures of a line
+TABLES = ("covertype", "covertype-thin", "kdd2004", "fars", "flights")
+OWN_TRIALS = ("kdd2004",)  # a fold is tested on what another is chosen by
+TRIALS = (
+    Settings(leaves=31, rate=0.1, least_hessian=1e-3),  # small, with LightGBM's own defaults
+    Settings(leaves=63, rate=0.1, least_hessian=1.0),
+    Settings(leaves=127, rate=0.1, least_hessian=10.0),
+    Settings(leaves=15, rate=0.05, least_hessian=1.0),
+)
 
 
 class Arm(NamedTuple):
-    """What a training is told; `objective` None is the engine's log-loss."""
+    """What a training is told; without an objective it is the engine's log-loss."""
 
     objective: Callable[[int, int], BandObjective] | None  # of rows and positives
-    weights: Weights = lambda _: None
-
-
-def balanced(power: float) -> Weights:
-    """Weights of the positives: the ratio of negatives to positives, to a power."""
-
-    def weights(targets: np.ndarray) -> np.ndarray:
-        ratio = (targets == 0).sum() / (targets == 1).sum()
-        return np.where(targets == 1, ratio**power, 1.0)
-
-    return weights
+    power: float = 0.0  # positives weigh this power of the ratio of negatives to positives
 
 
 ARMS = {
     "log-loss": Arm(None),
-    "log-loss, sqrt weights": Arm(None, balanced(0.5)),
-    "log-loss, full weights": Arm(None, balanced(1.0)),
+    "log-loss, sqrt weights": Arm(None, 0.5),
+    "log-loss, full weights": Arm(None, 1.0),
     "for_budget": Arm(lambda n, p: BandObjective.for_budget(BUDGET, rows=n, positives=p)),
-    "band 5 %, BCE 0.1": Arm(lambda *_: BandObjective(0.05, bce_weight=0.1)),
-    "band 2 %, pairs 5": Arm(lambda *_: BandObjective(0.02, pauc_weight=5.0)),
-    "band 10 %": Arm(lambda *_: BandObjective(0.1)),
 }
+STUDIED = ("log-loss", "log-loss, sqrt weights", "for_budget")
 
 
-def trial(index: int) -> dict[str, float]:
-    """The settings of a trial; the first is the small model that has to be fast."""
-    if index == 0:
-        return {"leaves": 31, "rate": 0.1, "least_hessian": 1e-3, "l2": 0.0}
-    rng = np.random.default_rng(index)
-    return {
-        "leaves": int(rng.choice([15, 31, 63, 127, 255])),
-        "rate": float(rng.choice([0.03, 0.05, 0.1])),
-        "least_hessian": float(10 ** rng.uniform(-3, 1)),
-        "l2": float(rng.choice([0.0, 1.0, 10.0])),
-    }
+def rows_of(data: Data, rows: Tensor, seed: int) -> Rows:
+    """Return at most `MOST_ROWS` of the rows, drawn by the seed."""
+    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:MOST_ROWS]
+    rows = rows[drawn]
+    return Rows(data.inputs[rows].numpy(), data.targets[rows].numpy())
 
 
-def arrays(part: Part) -> tuple[np.ndarray, np.ndarray]:
-    return part.features.numpy(), part.targets.numpy()
+def training_of(arm: Arm, train: Rows, validation: Rows, threads: int) -> Training:
+    positive = train.targets == 1
+    positives = int(positive.sum())
+    ratio = (len(positive) - positives) / positives
+    weight = np.where(positive, ratio**arm.power, 1.0) if arm.power else None
+    objective = arm.objective and arm.objective(len(positive), positives)
+    stop = Stop(validation, PartialAUCMetric(CHOICE_BAND), PATIENCE)
+    return Training(train, weight, objective, stop, threads)
 
 
-def objective_of(arm: Arm, targets: np.ndarray) -> BandObjective | None:
-    return arm.objective and arm.objective(len(targets), int(targets.sum()))
-
-
-def lightgbm_scores(
-    rows: Split, arm: Arm, settings: dict[str, float], rounds: int, threads: int
-) -> tuple[int, float, np.ndarray]:
-    """Return the best number of rounds, its value on validation rows, the test rows' scores."""
-    import lightgbm
-
-    features, targets = arrays(rows.train)
-    weight, objective = arm.weights(targets), objective_of(arm, targets)
-    start = np.full(len(targets), log_odds(targets, sample_weight=weight))
-    data = lightgbm.Dataset(features, targets, weight=weight, init_score=start)
-    params = {
-        "objective": objective or "binary",
-        "num_leaves": settings["leaves"],
-        "learning_rate": settings["rate"],
-        "min_sum_hessian_in_leaf": settings["least_hessian"],
-        "lambda_l2": settings["l2"],
-        "metric": "None",
-        "num_threads": threads,
-        "verbose": -1,
-    }
-    booster = lightgbm.train(
-        params,
-        data,
-        rounds,
-        valid_sets=[data.create_valid(*arrays(rows.validation))],
-        feval=STOP_BY,
-        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
-    )
-    scores = booster.predict(rows.test.features.numpy(), raw_score=True)
-    return booster.best_iteration, booster.best_score["valid_0"][STOP_BY.name], scores
-
-
-def xgboost_scores(
-    rows: Split, arm: Arm, settings: dict[str, float], rounds: int, threads: int
-) -> tuple[int, float, np.ndarray]:
-    """Return the best number of rounds, its value on validation rows, the test rows' scores."""
-    import xgboost
-
-    features, targets = arrays(rows.train)
-    weight, objective = arm.weights(targets), objective_of(arm, targets)
-    start = log_odds(targets, sample_weight=weight)
-    # A probability for its own objective, a margin for others.
-    own = {"objective": "binary:logistic", "base_score": 1 / (1 + np.exp(-start))}
-    params = {
-        **({"base_score": start} if objective else own),
-        "tree_method": "hist",
-        "grow_policy": "lossguide",
-        "max_depth": 0,
-        "max_leaves": settings["leaves"],
-        "eta": settings["rate"],
-        "min_child_weight": settings["least_hessian"],
-        "lambda": settings["l2"],
-        "disable_default_eval_metric": 1,
-        "nthread": threads,
-    }
-    stop = xgboost.callback.EarlyStopping(rounds=PATIENCE, maximize=True)
-    booster = xgboost.train(
-        params,
-        xgboost.DMatrix(features, targets, weight=weight, nthread=threads),
-        rounds,
-        obj=objective,
-        evals=[(xgboost.DMatrix(*arrays(rows.validation), nthread=threads), "validation")],
-        custom_metric=STOP_BY,
-        callbacks=[stop],
-        verbose_eval=False,
-    )
-    best = booster.best_iteration + 1
-    test = xgboost.DMatrix(rows.test.features.numpy(), nthread=threads)
-    scores = booster.predict(test, output_margin=True, iteration_range=(0, best))
-    return best, booster.best_score, scores
-
-
-ENGINES = {"lightgbm": lightgbm_scores, "xgboost": xgboost_scores}
-
-
-def run_one(rows: Split, config: Config, threads: int) -> dict[str, Any]:
+def run_one(config: Config, threads: int) -> dict[str, Any]:
     """Train as the configuration says, and return what is kept of it."""
-    begin = time.perf_counter()
-    engine, arm = ENGINES[config["engine"]], ARMS[config["arm"]]
-    rounds, validation, scores = engine(
-        rows, arm, trial(config["trial"]), config["rounds"], threads
-    )
-    test = torch.from_numpy(np.asarray(scores, dtype=np.float64))
+    begin, seed = time.process_time(), config["seed"]
+    data = data_of(config["table"], seed)
+    # Test rows are the same for all seeds, so that they are drawn by one.
+    parts = ((data.train, seed), (data.validation, seed), (data.test, 0))
+    train, validation, test = (rows_of(data, *part) for part in parts)
+    training = training_of(ARMS[config["arm"]], train, validation, threads)
+    train_trees = ENGINES[config["engine"]]
+    trees = train_trees(training, Settings(**config["settings"]), config["rounds"])
+    curve = []
+    for rows, of in ((validation, _chosen_by), (test, _tpr)):
+        steps = staged(trees.margins, rows.features, trees.rounds, EVERY)
+        curve.append([of(scores, rows.targets) for scores in steps])
     return {
-        "rounds": rounds,
-        "validation": validation,
-        "tpr": tpr_at_fpr(test, rows.test.targets, FPRS).tolist(),
-        "pauc": float(partial_auc(test, rows.test.targets, beta=BUDGET)),
-        "seconds": round(time.perf_counter() - begin, 1),
+        "rounds": trees.rounds,
+        "every": EVERY,  # the last figure is after all rounds
+        "validation": curve[0],
+        "tpr": curve[1],
+        "rows": len(train.targets),
+        "positives": int(train.targets.sum()),
+        "objective": repr(training.objective),
+        "cpu_seconds": round(time.process_time() - begin, 1),
     }
+
+
+def _chosen_by(scores: np.ndarray, targets: np.ndarray) -> float:
+    return round(float(partial_auc(*_tensors(scores, targets), beta=CHOICE_BAND)), 5)
+
+
+def _tpr(scores: np.ndarray, targets: np.ndarray) -> list[float]:
+    return [round(x, 5) for x in tpr_at_fpr(*_tensors(scores, targets), FPRS).tolist()]
+
+
+def _tensors(scores: np.ndarray, targets: np.ndarray) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(np.asarray(scores, dtype=np.float64)), torch.from_numpy(targets)
+
+
+class Cell(NamedTuple):
+    """The runs that share a choice of the trial."""
+
+    table: str
+    engine: str
+    arm: str
+
+    def config(self, trial: int, seed: int, rounds: int) -> Config:
+        return {
+            **self._asdict(), "trial": trial, "settings": TRIALS[trial]._asdict(), "seed": seed,
+            "rounds": rounds, "most_rows": MOST_ROWS,
+        }  # fmt: skip
+
+
+def best_trial(results: dict[int, dict[str, Any]]) -> int:
+    """Return the trial whose rounds were best on validation rows."""
+    return max(results, key=lambda trial: results[trial]["validation"][-1])
+
+
+def needed(cell: Cell, store: Store, args: argparse.Namespace) -> Iterator[Config]:
+    """Yield the configurations of a cell; those after the trials depend on what these gave."""
+    rounds = EVERY if args.quick else MOST_ROUNDS
+    first, *others = args.seeds
+    trials = [cell.config(trial, first, rounds) for trial in range(args.trials)]
+    yield from trials
+    for seed in others:
+        if cell.table in OWN_TRIALS:
+            yield from (cell.config(trial, seed, rounds) for trial in range(args.trials))
+            continue
+        found = {config["trial"]: store.find(config) for config in trials}
+        chosen = best_trial({trial: record["result"] for trial, record in found.items() if record})
+        yield from (cell.config(trial, seed, rounds) for trial in sorted({0, chosen}))
 
 
 def run(args: argparse.Namespace) -> None:
-    store, rounds = Store(args.results), 20 if args.quick else MOST_ROUNDS
-    cells = list(
-        itertools.product(args.tables, args.seeds, args.engines, args.arms, range(args.trials))
-    )
-    loaded: tuple[tuple[str, int], Split] | None = None
-    for table, seed, engine, arm, index in tqdm(cells, unit="run"):
-        config = {"table": table, "seed": seed, "engine": engine, "arm": arm, "trial": index,
-                  "settings": trial(index), "rounds": rounds}  # fmt: skip
-        if store.find(config):
-            continue
-        if loaded is None or loaded[0] != (table, seed):
-            loaded = (table, seed), split(SOURCES[table], seed)
-        store.add(config, run_one(loaded[1], config, args.threads))
+    store = Store(args.results)
+    cells = itertools.product(args.tables, args.engines, args.arms)
+    for cell in (bar := tqdm([Cell(*names) for names in cells], unit="cell")):
+        for config in needed(cell, store, args):
+            bar.set_postfix_str(f"{', '.join(cell)}, trial {config['trial']}, {config['seed']}")
+            if store.find(config) is None:
+                store.add(config, run_one(config, args.threads))
 
 
 def show(args: argparse.Namespace) -> None:
-    """Print the means over the seeds that are there."""
-    records = Store(args.results).records.values()
-    cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for record in records:
-        config = record["config"]
-        key = config["table"], config["engine"], config["trial"], config["arm"]
-        cells.setdefault(key, []).append(record["result"])
-    for key, results in sorted(cells.items()):
-        tpr = [mean(result["tpr"][k] for result in results) for k in range(len(FPRS))]
-        figures = " ".join(f"{value:.3f}" for value in tpr)
-        print(*key, f"{len(results)} seeds, TPR {figures}", sep=" | ")
+    from benchmarks.boosting_report import tables
+
+    print(tables(list(Store(args.results).records.values())))
 
 
 def main() -> None:
@@ -220,11 +180,11 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("run")
     command.set_defaults(command=run)
-    command.add_argument("--tables", nargs="+", default=[*SOURCES], choices=SOURCES)
+    command.add_argument("--tables", nargs="+", default=[*TABLES], choices=TABLES)
     command.add_argument("--engines", nargs="+", default=[*ENGINES], choices=ENGINES)
-    command.add_argument("--arms", nargs="+", default=[*ARMS], choices=ARMS)
+    command.add_argument("--arms", nargs="+", default=[*STUDIED], choices=ARMS)
     command.add_argument("--seeds", nargs="+", type=int, default=[*range(5)])
-    command.add_argument("--trials", type=int, default=8)
+    command.add_argument("--trials", type=int, default=len(TRIALS))
     command.add_argument("--threads", type=int, default=1)
     command.add_argument("--quick", action="store_true", help="20 rounds, to see that it runs")
     commands.add_parser("show").set_defaults(command=show)

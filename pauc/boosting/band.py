@@ -15,6 +15,7 @@ from torch import Tensor
 from pauc.boosting.workers import Alone
 from pauc.config import Interpolation
 from pauc.core.quantiles import interpolate
+from pauc.native.boosting import rows_from
 
 _SAMPLE = 16_384
 
@@ -30,6 +31,8 @@ def band_of(
 ) -> Tensor:
     """Return ``[B]`` int64: the negatives that lie between the band's edges, edges included.
 
+    They are in ascending order of their scores.
+
     Args:
         scores: ``[N]`` float64.
         negative: ``[N]`` bool, the negatives of weight above 0.
@@ -43,11 +46,12 @@ def band_of(
     unit = total / count
     position = torch.tensor([alpha, beta], dtype=torch.float64) * (count - 1)
     ranks = torch.cat([position.floor(), position.ceil()])
-    depth, at = int(ranks.max()) + 1, torch.empty(0, dtype=torch.int64)
-    top, reached = scores[:0], scores[:0]
+    depth = int(ranks.max()) + 1
     while True:
         at = _at_least(scores, negative, min(depth, negatives))
-        top, reached = _joint_top(scores, at, weight, depth, workers)
+        own, order = scores[at].sort(descending=True)
+        at = at[order]
+        top, reached = _joint_top(own, at, weight, depth, workers)
         if depth >= count or float(reached[-1]) > (float(ranks.max()) + 0.5) * unit:
             break
         depth = min(int(count), 2 * depth)  # of heavy weight are others
@@ -56,22 +60,23 @@ def band_of(
     high, low = top[rows.clamp(max=len(top) - 1)].view(2, 2)
     position = position.to(high.device)
     edges = interpolate(high, low, position, torch.full_like(position, count - 1), interpolation)
-    own = scores[at]
-    return at[(own >= edges[1]) & (own <= edges[0])]
+    return at[(own >= edges[1]) & (own <= edges[0])].flip(0)
 
 
 def _joint_top(
-    scores: Tensor, at: Tensor, weight: Tensor | None, depth: int, workers: Alone
+    own: Tensor, at: Tensor, weight: Tensor | None, depth: int, workers: Alone
 ) -> tuple[Tensor, Tensor]:
     """Return the ``depth`` largest scores of all workers, descending, and the weight down to each.
 
-    ``at`` are the own rows that may be among them.
+    ``own`` are the scores that may be among them, descending, of the rows ``at``.
     """
-    own = scores[at].topk(min(depth, len(at)))
-    heavy = torch.ones_like(own.values) if weight is None else weight[at[own.indices]]
-    (top, heavy), _ = workers.join(own.values, heavy)
-    top, order = top.topk(min(depth, len(top)))
-    return top, heavy[order].cumsum(0)
+    own, at = own[:depth], at[:depth]
+    heavy = torch.ones_like(own) if weight is None else weight[at]
+    (top, heavy), _ = workers.join(own, heavy)
+    if len(top) > len(own):
+        top, order = top.topk(min(depth, len(top)))
+        heavy = heavy[order]
+    return top, heavy.cumsum(0)
 
 
 def _at_least(scores: Tensor, negative: Tensor, depth: int) -> Tensor:
@@ -91,4 +96,7 @@ def _at_least(scores: Tensor, negative: Tensor, depth: int) -> Tensor:
 
 
 def _from(scores: Tensor, negative: Tensor, lowest: Tensor) -> Tensor:
-    return (scores >= lowest).logical_and_(negative).nonzero().squeeze(1)
+    at = rows_from(scores, float(lowest))
+    if at is None:
+        at = (scores >= lowest).nonzero().squeeze(1)
+    return at[negative[at]]

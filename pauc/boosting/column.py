@@ -12,11 +12,11 @@ from pauc.boosting.workers import Alone
 
 
 class Column(NamedTuple):
-    """The rows as binary ones; ``[N]`` each."""
+    """The rows as binary ones."""
 
-    scores: Tensor  # float64, contiguous
-    positive: Tensor  # bool
-    weight: Tensor | None  # float64
+    scores: Tensor  # [N] float64, contiguous
+    positives: Tensor  # [P] int64: their rows
+    weight: Tensor | None  # [N] float64
     name: str  # of the class in an error, empty if there is but one
 
     def side_weights(self, workers: Alone) -> tuple[float, float]:
@@ -26,22 +26,25 @@ class Column(NamedTuple):
             ValueError: one of the two is 0.
         """
         if self.weight is None:
-            positives = float(self.positive.count_nonzero())
-            own = [positives, len(self.positive) - positives]
+            own = [float(len(self.positives)), float(len(self.scores) - len(self.positives))]
         else:
-            own = [float(self.weight[side].sum()) for side in (self.positive, ~self.positive)]
+            own = [
+                float(self.weight[self.positives].sum()),
+                float(self.weight[self.negative()].sum()),
+            ]
         found = workers.total(torch.tensor(own, dtype=torch.float64)).tolist()
         for kind, weight in zip(("positives", "negatives"), found, strict=True):
             if not weight:
                 raise ValueError(
                     f"targets must hold {kind}{self.name} of weight above 0, got none in "
-                    f"{len(self.positive)} rows"
+                    f"{len(self.scores)} rows"
                 )
         return found[0], found[1]
 
     def negative(self) -> Tensor:
         """Return ``[N]`` bool: the negatives that count, those of weight above 0."""
-        negative = ~self.positive
+        negative = torch.ones_like(self.scores, dtype=torch.bool)
+        negative[self.positives] = False
         return negative if self.weight is None else negative.logical_and_(self.weight > 0)
 
     def weight_at(self, at: Tensor) -> Tensor:
@@ -52,6 +55,6 @@ class Column(NamedTuple):
 def make_column(rows: Rows, index: int) -> Column:
     """Return the rows of a class against the rest."""
     one = rows.scores.shape[1] == 1
-    positive = rows.labels == (1 if one else index)
+    at = rows.labels.nonzero() if one else (rows.labels == index).nonzero()
     name = "" if one else f" of class {index}"
-    return Column(rows.scores[:, index].contiguous(), positive, rows.weight, name)
+    return Column(rows.scores[:, index].contiguous(), at.squeeze(1), rows.weight, name)

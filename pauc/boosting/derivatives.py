@@ -8,13 +8,14 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from pauc.arrays import in_kind
+from pauc.arrays import ArrayLike, as_tensor, in_kind
 from pauc.boosting.band import band_of
 from pauc.boosting.column import Column, make_column
-from pauc.boosting.rows import Array, Rows, as_tensor, make_rows
+from pauc.boosting.rows import Rows, make_rows
 from pauc.boosting.workers import Alone
 from pauc.checks import check_band, check_choice, check_int, check_real
 from pauc.config import Interpolation, Link
+from pauc.native.boosting import log_loss_
 from pauc.native.sweep import sweep_sums
 from pauc.pairs.blocks import make_pairs, term_sums
 from pauc.pairs.links import LINKS
@@ -22,7 +23,6 @@ from pauc.pairs.links import LINKS
 MAX_STEP = 10.0
 # Of a row's weight: a leaf of rows that nothing pulls at divides by no zero.
 _LEAST_CURVATURE = 1e-6
-_TILE = 1 << 15  # rows
 
 
 class Options(NamedTuple):
@@ -54,18 +54,18 @@ class Options(NamedTuple):
 
 
 def band_objective(
-    scores: Array,
-    targets: Array,
+    scores: ArrayLike,
+    targets: ArrayLike,
     *,
     beta: float,
     alpha: float = 0.0,
     bce_weight: float = 1.0,
     pauc_weight: float = 1.0,
-    sample_weight: Array | None = None,
+    sample_weight: ArrayLike | None = None,
     link: Link = "logistic",
     interpolation: Interpolation = "higher",
     max_step: float = MAX_STEP,
-) -> tuple[Array, Array]:
+) -> tuple[ArrayLike, ArrayLike]:
     """Return gradient and Hessian diagonal of log-loss and pairs in the band, for a boosting round.
 
     The objective is ``sum_r w_r (bce_weight * log-loss_r)`` over all rows, plus ``pauc_weight``
@@ -106,7 +106,7 @@ def band_objective(
     """
     options = Options(beta, alpha, bce_weight, pauc_weight, link, interpolation, max_step).check()
     rows = make_rows(scores, targets, sample_weight)
-    shape = as_tensor("scores", scores).shape
+    shape = as_tensor(scores, "scores").shape
     gradient, hessian = derivatives(rows, options, Alone())
     return in_kind(gradient.reshape(shape), scores), in_kind(hessian.reshape(shape), scores)
 
@@ -123,23 +123,31 @@ def derivatives(rows: Rows, options: Options, workers: Alone) -> tuple[Tensor, T
 def _fill_class_(
     gradient: Tensor, hessian: Tensor, column: Column, options: Options, workers: Alone
 ) -> None:
-    """Write gradient and Hessian ``[N]`` of a class against the rest."""
+    """Write gradient and Hessian ``[N]`` of a class against the rest.
+
+    Most rows are negatives outside the band, which only the log-loss pulls at. All rows are written
+    as if they were such, and then the others once more.
+    """
     column.side_weights(workers)
-    tiles = _tiles(len(gradient))
-    for part in tiles:
-        _log_loss_(gradient[part], hessian[part], column.scores[part], options.bce_weight)
-    at_positives = column.positive.nonzero().squeeze(1)
-    gradient[at_positives] -= options.bce_weight
-    if options.pauc_weight:
-        _add_pairs_(gradient, hessian, column, at_positives, options, workers)
-    for part in tiles:
-        weight = None if column.weight is None else column.weight[part]
-        _bound_(gradient[part], hessian[part], weight, options)
-
-
-def _tiles(rows: int) -> list[slice]:
-    """Return parts of the rows: what is computed on the way stays in a processor's cache."""
-    return [slice(start, start + _TILE) for start in range(0, rows, _TILE)]
+    written = log_loss_(
+        gradient, hessian, column.scores, column.weight, factor=options.bce_weight,
+        max_step=options.max_step, least_curvature=_LEAST_CURVATURE,
+    )  # fmt: skip
+    if not written:
+        _log_loss_(gradient, hessian, column.scores, options.bce_weight)
+        _finish_(gradient, hessian, column.weight, options)
+    at = column.positives
+    pull = _pull_of_pairs(column, at, options, workers) if options.pauc_weight else Pull(at, 0, 0)
+    scores = column.scores[pull.at]
+    slope, curvature = torch.empty_like(scores), torch.empty_like(scores)
+    _log_loss_(slope, curvature, scores, options.bce_weight)
+    slope[: len(at)] -= options.bce_weight
+    slope += pull.gradient
+    curvature += pull.hessian
+    weight = None if column.weight is None else column.weight[pull.at]
+    _finish_(slope, curvature, weight, options)
+    gradient.index_copy_(0, pull.at, slope)
+    hessian.index_copy_(0, pull.at, curvature)
 
 
 def _log_loss_(gradient: Tensor, hessian: Tensor, scores: Tensor, factor: float) -> None:
@@ -151,8 +159,8 @@ def _log_loss_(gradient: Tensor, hessian: Tensor, scores: Tensor, factor: float)
         hessian.mul_(factor)
 
 
-def _bound_(gradient: Tensor, hessian: Tensor, weight: Tensor | None, options: Options) -> None:
-    """Put a lower bound to the Hessian, and multiply both by the rows' weights."""
+def _finish_(gradient: Tensor, hessian: Tensor, weight: Tensor | None, options: Options) -> None:
+    """Put the lower bound to the Hessian, and multiply both by the rows' weights."""
     bound = gradient.abs().div_(options.max_step).clamp_(_LEAST_CURVATURE)
     torch.maximum(hessian, bound, out=hessian)
     if weight is not None:
@@ -160,34 +168,35 @@ def _bound_(gradient: Tensor, hessian: Tensor, weight: Tensor | None, options: O
         hessian.mul_(weight)
 
 
-def _add_pairs_(
-    gradient: Tensor,
-    hessian: Tensor,
-    column: Column,
-    at_positives: Tensor,
-    options: Options,
-    workers: Alone,
-) -> None:
-    """Add the derivatives by each score, divided by the row's weight, of the sum over pairs."""
+class Pull(NamedTuple):
+    """The derivatives of the sum over pairs by the scores in it, divided by the row's weight."""
+
+    at: Tensor  # [P + B] int64: the positives' rows, then those of the band's negatives
+    gradient: Tensor | float  # [P + B]
+    hessian: Tensor | float  # [P + B]
+
+
+def _pull_of_pairs(column: Column, at: Tensor, options: Options, workers: Alone) -> Pull:
+    """Return what pairs of the positives ``at`` some rows, and of the band, pull at."""
     scores, band = column.scores, (options.alpha, options.beta, options.interpolation)
     at_band = band_of(scores, column.negative(), column.weight, *band, workers)
-    w, v = column.weight_at(at_positives), column.weight_at(at_band)
     # Rows of a leaf have one score, so that a band has few scores that differ, at first only one.
-    own, place = torch.unique(scores[at_band], return_inverse=True)
-    (y, v), start = workers.join(own, torch.zeros_like(own).index_add_(0, place, v))
+    own, place = torch.unique_consecutive(scores[at_band], return_inverse=True)
+    v = torch.zeros_like(own).index_add_(0, place, column.weight_at(at_band))
+    (y, v), start = workers.join(own, v)
     if not len(y):
         raise ValueError(
             f"no negative{column.name} lies in the band from alpha={options.alpha} to "
             f"beta={options.beta} with interpolation={options.interpolation!r}"
         )
-    of_positives, of_negatives = _pair_sums(scores[at_positives], w, y, v, options)
+    of_positives, of_negatives = _pair_sums(scores[at], column.weight_at(at), y, v, options)
     of_negatives = workers.total(of_negatives)[:, start : start + len(own)]
     scale = options.pauc_weight / float(v.sum())
-    # What a pair counts is minus the link's core at u = s_i - s_j.
-    gradient[at_positives] -= scale * of_positives[0]
-    gradient[at_band] += scale * of_negatives[0][place]
-    hessian[at_positives] -= scale * of_positives[1]
-    hessian[at_band] -= scale * of_negatives[1][place]
+    # What a pair counts is minus the link's core at u = s_i - s_j: the slope by s_j has its sign
+    # turned once more.
+    slope = torch.cat([-of_positives[0], of_negatives[0][place]])
+    curvature = torch.cat([of_positives[1], of_negatives[1][place]])
+    return Pull(torch.cat([at, at_band]), slope.mul_(scale), curvature.mul_(-scale))
 
 
 def _pair_sums(
@@ -206,7 +215,9 @@ def _pair_sums(
     return torch.stack(over_v), torch.zeros_like(by_place).index_copy_(1, at, by_place)
 
 
-def log_odds(targets: Array, *, sample_weight: Array | None = None, num_class: int = 1) -> Array:
+def log_odds(
+    targets: ArrayLike, *, sample_weight: ArrayLike | None = None, num_class: int = 1
+) -> ArrayLike:
     """Return the margin to start from: the log-odds of the positives' share of the weight.
 
     Engines average the targets for objectives of their own alone. A training that starts at 0
@@ -225,7 +236,7 @@ def log_odds(targets: Array, *, sample_weight: Array | None = None, num_class: i
             or without negatives.
     """
     check_int("num_class", num_class, 1)
-    labels = as_tensor("targets", targets)
+    labels = as_tensor(targets, "targets")
     rows = make_rows(torch.zeros(len(labels), num_class), labels, sample_weight)
     found = []
     for index in range(num_class):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pauc.boosting.rows import Array
+from pauc.arrays import ArrayLike
 
 
 class Call(NamedTuple):
     """The rows of a call, and the engine whose data set they came in, if they did."""
 
-    scores: Array
-    targets: Array
-    sample_weight: Array | None
+    scores: ArrayLike
+    targets: ArrayLike
+    sample_weight: ArrayLike | None
     engine: str  # "lightgbm", "xgboost", or "arrays"
 
 
-def read_call(first: Any, second: Any, sample_weight: Array | None) -> Call:
+def read_call(first: Any, second: Any, sample_weight: ArrayLike | None) -> Call:
     """Return the rows of ``(scores, data set)`` or ``(targets, scores, sample_weight)``.
 
     Raises:

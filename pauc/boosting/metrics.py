@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from pauc._public import public_in
+from pauc.arrays import ArrayLike
 from pauc.boosting.engines import read_call
 from pauc.boosting.parameters import Parameters
-from pauc.boosting.rows import Array, make_rows
+from pauc.boosting.rows import make_rows
 from pauc.boosting.workers import workers_now
 from pauc.checks import check_band
 from pauc.metrics.rates import check_rates
@@ -31,7 +32,7 @@ class BandMetric(Parameters):
     def _of(self, scores: Tensor, targets: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def value(self, targets: Array, scores: Array) -> float:
+    def value(self, targets: ArrayLike, scores: ArrayLike) -> float:
         """Return the metric of rows: targets ``[N]``, scores ``[N]`` or ``[N, K]``.
 
         In XGBoost's distributed training, of the rows of all workers.
@@ -48,7 +49,7 @@ class BandMetric(Parameters):
         one_hot = labels.unsqueeze(1) == torch.arange(len(columns), device=labels.device)
         return float(self._of(torch.stack(columns, dim=1), one_hot.long()).mean())
 
-    def __call__(self, first: Any, second: Any, sample_weight: Array | None = None) -> Any:
+    def __call__(self, first: Any, second: Any, sample_weight: ArrayLike | None = None) -> Any:
         """Return name and value, and for LightGBM that higher is better.
 
         ``(scores, data set)`` is how ``feval`` of LightGBM and ``custom_metric`` of XGBoost are
@@ -74,7 +75,9 @@ class BandMetric(Parameters):
         """Return that higher is better."""
         return True
 
-    def evaluate(self, approxes: Any, target: Array, weight: Array | None) -> tuple[float, float]:
+    def evaluate(
+        self, approxes: Any, target: ArrayLike, weight: ArrayLike | None
+    ) -> tuple[float, float]:
         """Return the value and a weight of 1."""
         del weight
         columns = [torch.as_tensor(column) for column in approxes]
@@ -94,7 +97,7 @@ class _Score:
         self.__name__ = metric.name
 
     def __call__(
-        self, targets: Array, scores: Array, *, sample_weight: Array | None = None
+        self, targets: ArrayLike, scores: ArrayLike, *, sample_weight: ArrayLike | None = None
     ) -> float:
         del sample_weight
         return self.metric.value(targets, scores)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from pauc._public import public_in
-from pauc.arrays import in_kind
+from pauc.arrays import ArrayLike, as_tensor, in_kind
 from pauc.boosting.derivatives import MAX_STEP, Options, derivatives
 from pauc.boosting.engines import Call, read_call
 from pauc.boosting.parameters import Parameters
-from pauc.boosting.rows import Array, Rows, as_tensor, make_rows
+from pauc.boosting.rows import Rows, make_rows
 from pauc.boosting.workers import Alone, workers_now
 from pauc.checks import check_int, check_real
 from pauc.config import Interpolation, Link
 
-# The band is this much wider than the budget: what lies near the edge on training rows lies on
-# either side of it on new ones.
-_WIDER = 4.0
+# The band is this much wider than the budget. Trees part training rows further than new ones, most
+# of all where classes overlap: a narrow band of training negatives is learned by heart.
+_WIDER = 20.0
 # With fewer negatives in the band, trees learn these by heart.
 _LEAST_NEGATIVES = 100
 
@@ -76,7 +76,7 @@ class BandObjective(Parameters):
     def for_budget(cls, budget: float, *, rows: int, positives: int) -> BandObjective:
         """Return the recipe for a budget of false alarms.
 
-        The band goes from 0 to four times the budget, or further until 100 of the training
+        The band goes from 0 to twenty times the budget, or further until 100 of the training
         negatives lie in it; log-loss and pairs have equal weights.
 
         Args:
@@ -97,8 +97,8 @@ class BandObjective(Parameters):
         return cls(min(1.0, max(_WIDER * budget, _LEAST_NEGATIVES / (rows - positives))))
 
     def __call__(
-        self, first: Any, second: Any, sample_weight: Array | None = None
-    ) -> tuple[Array, Array]:
+        self, first: Any, second: Any, sample_weight: ArrayLike | None = None
+    ) -> tuple[ArrayLike, ArrayLike]:
         """Return gradient and Hessian diagonal in the shape of the scores.
 
         Args:
@@ -108,7 +108,7 @@ class BandObjective(Parameters):
         """
         call, workers = read_call(first, second, sample_weight), workers_now()
         rows = _agreed_rows(call, workers)
-        shape = as_tensor("scores", call.scores).shape
+        shape = as_tensor(call.scores, "scores").shape
         gradient, hessian = derivatives(rows, self._options(), workers)
         found = gradient.reshape(shape), hessian.reshape(shape)
         return in_kind(found[0], call.scores), in_kind(found[1], call.scores)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pauc.arrays import ArrayLike, as_tensor
 from pauc.checks import check_weights
-
-Array = Any  # a NumPy array, or what NumPy makes one of
 
 
 class Rows(NamedTuple):
@@ -20,25 +19,25 @@ class Rows(NamedTuple):
     weight: Tensor | None  # [N] float64
 
 
-def make_rows(scores: Array, targets: Array, sample_weight: Array | None) -> Rows:
+def make_rows(scores: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None) -> Rows:
     """Check what a caller gave, tensors or arrays.
 
     Raises:
         TypeError, ValueError: an argument that is no array of numbers, a wrong shape, a score that
             is not finite, a target that is no class, or a bad weight.
     """
-    column = as_tensor("scores", scores).double()
+    column = as_tensor(scores, "scores").double()
     if column.ndim not in (1, 2) or column.numel() == 0:
         raise ValueError(f"scores must be [N] or [N, K] with rows, got {list(column.shape)}")
     column = column.reshape(len(column), -1)
-    labels = _labels(as_tensor("targets", targets), column)
+    labels = _labels(as_tensor(targets, "targets"), column)
     # One number first: it is finite only if all are, and takes no array of flags.
     if not bool(column.sum().isfinite()) and not bool(column.isfinite().all()):
         bad = int((~column.isfinite()).sum())
         raise ValueError(f"scores must be finite, got {bad} of {column.numel()} that are not")
     if sample_weight is None:
         return Rows(column, labels, None)
-    weight = as_tensor("sample_weight", sample_weight).double()
+    weight = as_tensor(sample_weight, "sample_weight").double()
     if weight.shape != labels.shape:
         raise ValueError(
             f"sample_weight must be [N] with N={len(labels)}, got {list(weight.shape)}"
@@ -57,7 +56,9 @@ def _labels(targets: Tensor, scores: Tensor) -> Tensor:
         )
     targets = targets.reshape(-1)
     last = max(columns - 1, 1)
-    legal = sum(int((targets == label).count_nonzero()) for label in range(last + 1))
+    # Zeros are what is not counted: one pass over the rows less.
+    legal = rows - int(targets.count_nonzero())
+    legal += sum(int((targets == label).count_nonzero()) for label in range(1, last + 1))
     if legal < rows:
         wrong = targets[
             ~torch.isin(targets.double(), torch.arange(last + 1.0).to(targets.device).double())
@@ -70,21 +71,3 @@ def _labels(targets: Tensor, scores: Tensor) -> Tensor:
 def _few(values: Tensor) -> str:
     shown = ", ".join(f"{value:g}" for value in values[:3].tolist())
     return f"{shown} ({len(values)} such rows)" if len(values) > 3 else shown
-
-
-def as_tensor(name: str, value: Array) -> Tensor:
-    """Return a tensor of real numbers, detached; it may share memory with ``value``."""
-    if isinstance(value, Tensor):
-        if value.is_complex():
-            raise TypeError(f"{name} must hold real numbers, got {value.dtype}")
-        return value.detach()
-    import numpy as np  # only who has an array gets here, and so has NumPy
-
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} must be an array of real numbers, got {type(value).__name__} of {array.dtype}"
-        )
-    # torch shares no memory with arrays that are read-only or step backwards: it warns, or raises.
-    shared = array.flags.writeable and min(array.strides, default=0) >= 0
-    return torch.from_numpy(array if shared and array.dtype.isnative else array.copy())

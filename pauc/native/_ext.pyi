@@ -26,3 +26,12 @@ def sweep_pairs(
     positives: tuple[int, int, int, int],  # rows, scores ascending, weights, sums that are added to
     negatives: tuple[int, int, int, int],
 ) -> None: ...
+def log_loss(
+    rows: int,
+    scores: int,
+    weights: int,
+    options: tuple[float, float, float],  # factor, largest step, least curvature
+    gradient: int,  # written to, and so is the next
+    hessian: int,
+) -> None: ...
+def rows_from(rows: int, scores: int, lowest: float, found: int) -> int: ...  # how many

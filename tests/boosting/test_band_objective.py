@@ -156,7 +156,8 @@ def test_the_band_is_the_cores(
     weight = torch.full_like(own, 0.7) if weighted else None
     negative = torch.ones_like(own, dtype=torch.bool)
     rows = band.band_of(own, negative, weight, alpha, beta, interpolation, Alone())
-    assert rows.tolist() == expected.tolist()
+    assert sorted(rows.tolist()) == expected.tolist()
+    assert torch.equal(own[rows], own[rows].sort().values)
 
 
 @pytest.mark.parametrize("shape", ["normal", "one score", "few scores", "ascending", "lumps"])
@@ -182,14 +183,14 @@ def test_the_sample_changes_nothing(
     t_beta = band_edges(scores, real, 0.0, beta).t_beta
     for weight in (None, torch.ones_like(scores)):
         rows = band.band_of(scores, real, weight, 0.0, beta, "higher", Alone())
-        assert torch.equal(rows, ((scores >= t_beta) & real).nonzero().squeeze(1))
+        assert torch.equal(rows.sort().values, ((scores >= t_beta) & real).nonzero().squeeze(1))
 
 
 def test_the_middle_of_a_part_between_two_rows_belongs_to_the_lower() -> None:
     """Weights 2, 1, 1 of three rows: the middle of the second part, 4/3 each, is at 2."""
     scores, weight = torch.tensor([3.0, 2.0, 1.0]).double(), torch.tensor([2.0, 1.0, 1.0]).double()
     rows = band.band_of(scores, scores > 0, weight, 0.0, 0.5, "higher", Alone())
-    assert rows.tolist() == [0, 1]
+    assert rows.tolist() == [1, 0]
 
 
 def test_heavy_and_light_negatives_of_the_top() -> None:
@@ -302,12 +303,12 @@ GOOD = {"scores": np.arange(6.0), "targets": np.array([0, 1, 0, 1, 0, 0]), "beta
         ({"targets": np.zeros(6)}, ValueError, "targets must hold positives"),
         ({"targets": np.ones(6)}, ValueError, "targets must hold negatives"),
         ({"targets": np.zeros(5)}, ValueError, r"targets must be \[N\] .* N=6 .* got \[5\]"),
-        ({"targets": ["a"] * 6}, TypeError, "targets must be an array of real numbers"),
+        ({"targets": ["a"] * 6}, TypeError, "targets must be a tensor, an array or a seq"),
         ({"scores": np.full(6, np.nan)}, ValueError, "scores must be finite, got 6 of 6"),
         ({"scores": np.array([0, 1, np.inf, -np.inf, 1, 2])}, ValueError, "got 2 of 6"),
         ({"scores": np.zeros((2, 3, 1))}, ValueError, r"scores must be \[N\] or \[N, K\]"),
         ({"scores": np.zeros(0), "targets": np.zeros(0)}, ValueError, r"got \[0\]"),
-        ({"scores": torch.zeros(6) * 1j}, TypeError, "scores must hold real numbers"),
+        ({"scores": torch.zeros(6) * 1j}, TypeError, "scores must have a real dtype"),
         ({"sample_weight": np.ones(5)}, ValueError, r"sample_weight must be \[N\] with N=6"),
         ({"sample_weight": -np.ones(6)}, ValueError, "sample_weight must be finite and non-neg"),
         ({"sample_weight": np.array([1, 0, 1, 0, 1, 1])}, ValueError, "must hold positives"),

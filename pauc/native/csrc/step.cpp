@@ -17,6 +17,7 @@
 
 #include "batch.h"
 #include "enter.h"
+#include "log_loss.h"
 #include "step.h"
 #include "sweep.h"
 
@@ -222,18 +223,51 @@ PyObject* sweep_pairs(PyObject*, PyObject* arguments) {
     point(negatives.score, y);
     point(negatives.weight, v);
     point(negatives.sums, of_negatives);
-    const auto work = [&] {
-        sweep<true>(positives, negatives, term, static_cast<size_t>(count));
-        sweep<false>(positives, negatives, term, static_cast<size_t>(count));
-    };
+    const auto work = [&] { sweep_both(positives, negatives, term, static_cast<size_t>(count)); };
     if (!call(work)) return nullptr;
     Py_RETURN_NONE;
+}
+
+PyObject* log_loss(PyObject*, PyObject* arguments) {
+    LogLoss l;
+    Py_ssize_t rows;
+    Address score, weight, gradient, hessian;
+    if (!PyArg_ParseTuple(
+            arguments, "nKK(ddd)KK:log_loss", &rows, &score, &weight, &l.factor, &l.largest_step,
+            &l.least_curvature, &gradient, &hessian
+        ))
+        return nullptr;
+    l.rows = static_cast<size_t>(rows);
+    point(l.score, score);
+    point(l.weight, weight);
+    point(l.gradient, gradient);
+    point(l.hessian, hessian);
+    if (!call([&] { dispatch_log_loss(l); })) return nullptr;
+    Py_RETURN_NONE;
+}
+
+PyObject* rows_from(PyObject*, PyObject* arguments) {
+    Py_ssize_t rows;
+    double lowest;
+    Address at_score, at_found;
+    if (!PyArg_ParseTuple(arguments, "nKdK:rows_from", &rows, &at_score, &lowest, &at_found))
+        return nullptr;
+    const double* score;
+    int64_t* found;
+    point(score, at_score);
+    point(found, at_found);
+    size_t count = 0;
+    if (!call([&] { count = find_rows(score, static_cast<size_t>(rows), lowest, found); }))
+        return nullptr;
+    return PyLong_FromSize_t(count);
 }
 
 PyMethodDef methods[] = {
     {"step", by_dtype<step<float>, step<double>>, METH_VARARGS, "See pauc/native/step.py."},
     {"enter", by_dtype<enter<float>, enter<double>>, METH_VARARGS, "See pauc/native/entry.py."},
     {"sweep_pairs", sweep_pairs, METH_VARARGS, "See pauc/native/sweep.py."},
+    {"log_loss", log_loss, METH_VARARGS, "See pauc/native/boosting.py."},
+    {"rows_from", rows_from, METH_VARARGS, "See pauc/native/boosting.py."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -93,4 +93,31 @@ void sweep(const Ranked& positives, const Ranked& negatives, const Term* terms, 
     }
 }
 
+inline void sweep_ways(
+    const Ranked& positives, const Ranked& negatives, const Term* terms, size_t count
+) {
+    sweep<true>(positives, negatives, terms, count);
+    sweep<false>(positives, negatives, terms, count);
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+// Compiled once more for processors with AVX2, as the step is.
+__attribute__((target("avx2,fma"), flatten)) inline void sweep_wide(
+    const Ranked& positives, const Ranked& negatives, const Term* terms, size_t count
+) {
+    sweep_ways(positives, negatives, terms, count);
+}
+#endif
+
+// Adds all sums, those over scores above and those over scores below.
+inline void sweep_both(
+    const Ranked& positives, const Ranked& negatives, const Term* terms, size_t count
+) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return sweep_wide(positives, negatives, terms, count);
+#endif
+    sweep_ways(positives, negatives, terms, count);
+}
+
 }  // namespace pauc
