@@ -6,7 +6,9 @@ from glob import glob
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-GCC_OR_CLANG = ["-O3", "-g0", "-std=c++17", "-fopenmp-simd"]
+# Without the third GCC takes a comparison for something that may stop the program, and makes no
+# vectors of it.
+GCC_OR_CLANG = ["-O3", "-g0", "-fno-trapping-math", "-std=c++17", "-fopenmp-simd"]
 MSVC = ["/O2", "/std:c++17"]
 # A free-threaded interpreter before 3.15 has no stable ABI: the extension does not compile there.
 STABLE_ABI = {} if sysconfig.get_config_var("Py_GIL_DISABLED") else {"py_limited_api": "cp310"}

@@ -41,7 +41,9 @@ class DifferentiableStep(Function):
         found = Found(*output)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*found[2:])
-        ctx.save_for_backward(found.slopes, found.whole, found.valid, *given[:_DATA])
+        # Only to compute the loss again: the batch's rows enter the queue before the backward pass.
+        data = () if ctx.again is None else given[:_DATA]
+        ctx.save_for_backward(found.slopes, found.whole, found.valid, *data)
 
     @staticmethod
     def backward(ctx: Any, *factors: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -4,33 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <iterator>
 
+#include "exponential.h"
 #include "rows.h"
 
 namespace pauc {
-
-// exp(x) for x <= 0. The loop over the pool is most of what the weight costs, and the compiler
-// cannot vectorise a call of std::exp. Cody and Waite's reduction to |r| <= log(2) / 2, then Taylor.
-inline float exp_of_negative(float x) {
-    constexpr float TO_NEAREST = 12582912;  // 1.5 * 2**23: adding it rounds to an integer
-    x = std::max(x, -87.0f);
-    const float power = (x * 1.44269504f + TO_NEAREST) - TO_NEAREST;
-    const float r = (x - power * 0.693359375f) + power * 2.12194440e-4f;
-    float sum = 1.0f / 5040;
-    for (const float term : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f})
-        sum = sum * r + term;
-    const int32_t bits = (static_cast<int32_t>(power) + 127) << 23;
-    float scale;
-    std::memcpy(&scale, &bits, sizeof scale);
-    return sum * scale;
-}
-
-inline double exp_of_negative(double x) {
-    return std::exp(x);
-}
 
 // Sums over the rows of a class that are present.
 struct Entropies {
@@ -45,7 +24,7 @@ struct Entropies {
         for (int j = 0; j < BLOCK; ++j) {
             const bool is = value[j] == value[j];
             const T x = is ? value[j] : T(0);
-            small[j] = is ? exp_of_negative(-std::abs(x)) : T(0);
+            small[j] = exp_of_minus(std::abs(value[j]));  // 0 of nan
             linear[j] = std::max(x, T(0));
             one[j] = is ? T(1) : T(0);
             plain = plain && (!is || weight[j] == 1);

@@ -3,53 +3,15 @@
 
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
-// GCC takes a comparison for something that may stop the program, and makes no vectors of it.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC push_options
-#pragma GCC optimize("no-trapping-math")
-#endif
+#include "exponential.h"
 
 namespace pauc {
 
 // std::max takes addresses, of which compilers make no vector instructions.
 inline double larger(double a, double b) { return a > b ? a : b; }
-
-// Returns exp(-a) to 4e-16 of it; beyond -708 and 708 what it is there, 3e307 and 3e-308. Compilers
-// make vector instructions of a loop around this, which they do not of std::exp.
-inline double exp_of_minus(double a) {
-    constexpr double LOG2_E = 1.4426950408889634, LN2_HIGH = 0.693145751953125,
-                     LN2_LOW = 1.42860682030941723e-6;
-    // Added and taken away, it rounds to an integer, which its lowest bits hold meanwhile.
-    constexpr double ROUND = 6755399441055744.0;  // 1.5 * 2^52
-    const double x = larger(-larger(a, -708), -708);
-    const double shifted = x * LOG2_E + ROUND, n = shifted - ROUND;
-    const double r = (x - n * LN2_HIGH) - n * LN2_LOW;  // within 0.35 of 0
-    // The exponential's own series up to r^13 / 13!, which no smaller term would change.
-    double sum = 1.0 / 6227020800;
-    sum = sum * r + 1.0 / 479001600;
-    sum = sum * r + 1.0 / 39916800;
-    sum = sum * r + 1.0 / 3628800;
-    sum = sum * r + 1.0 / 362880;
-    sum = sum * r + 1.0 / 40320;
-    sum = sum * r + 1.0 / 5040;
-    sum = sum * r + 1.0 / 720;
-    sum = sum * r + 1.0 / 120;
-    sum = sum * r + 1.0 / 24;
-    sum = sum * r + 1.0 / 6;
-    sum = sum * r + 0.5;
-    sum = (sum * r + 1) * r + 1;
-    uint64_t bits;
-    std::memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 1023) << 52;  // 2^n
-    double power;
-    std::memcpy(&power, &bits, sizeof power);
-    return sum * power;
-}
 
 struct LogLoss {
     size_t rows;
@@ -104,7 +66,3 @@ inline void dispatch_log_loss(const LogLoss& l) { take_log_loss(l); }
 #endif
 
 }  // namespace pauc
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC pop_options
-#endif
