@@ -140,6 +140,7 @@ class ModuleWithLoss(Module):
         return PAUCAtBudgetLoss(1, beta=0.5, queue_size=64)(logits, targets, iid_mask=mask)
 
 
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
 @pytest.mark.parametrize("in_hook", [True, False])
 def test_lightning_overfits_single_rows_of_a_sampler_that_it_drops_and_the_loss_refuses_them(
     in_hook,

@@ -26,7 +26,7 @@ from pauc.core.batch import Rows
 from pauc.native import extension
 from pauc.native.operator import Found, encode
 from pauc.native.options import native_options
-from pauc.native.step import compute
+from pauc.native.step import WINDOWS, compute
 from tests.modules.test_held_queue import batch as held_batch
 from tests.modules.test_held_queue import trained
 from tests.native.test_step import OPTIONS, by_operators, stream
@@ -128,7 +128,7 @@ def arguments_of_a_step(classes, *, multilabel=False, **options):
     rows = logits.detach(), targets, torch.arange(40) % 5 > 0, torch.rand(40)
     queue = enqueue(queue, *rows[:2], iid_mask=rows[2], sample_weight=rows[3])
     numbers, words = encode(make_config({"beta": 0.3, **options}))
-    return (*rows, *queue, torch.full((classes, 3, 2), torch.nan), numbers, words, True)
+    return (*rows, *queue, torch.zeros(classes, WINDOWS, 2), numbers, words, True)
 
 
 @pytest.mark.slow
@@ -451,16 +451,29 @@ def composed(graphs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [
-    {"edge_gradient": "implicit", "n_knots": 3},
-    {"max_pool_size": 80},
-    {"budget_basis": "population"},
+    {"budget_basis": "precision", "precision": 0.5, "base_rate": 0.3},
 ])  # fmt: skip
 def test_what_it_does_not_know_is_compiled_of_operators(options):
-    module, graphs = PAUCAtBudgetLoss(1, beta=0.3, queue_size=100, **options), Graphs()
+    module, graphs = PAUCAtBudgetLoss(1, beta=0.05, queue_size=100, **options), Graphs()
     compiled, eager = graphs.compile(module), copy.deepcopy(module)
     for seed in range(2):
         torch.testing.assert_close(compiled(*batch(seed)), eager(*batch(seed)))
     assert composed(graphs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [
+    {"edge_gradient": "implicit", "n_knots": 3},
+    {"max_pool_size": 80},
+    {"budget_basis": "population"},
+    {"weight_scale": "explained", "bce_weight": 0.5},
+], ids=str)  # fmt: skip
+def test_every_option_of_the_native_step_is_one_call_of_a_graph(options):
+    module, graphs = PAUCAtBudgetLoss(1, beta=0.3, queue_size=100, **options), Graphs()
+    compiled, eager = graphs.compile(module), copy.deepcopy(module)
+    for seed in range(2):
+        torch.testing.assert_close(compiled(*batch(seed)), eager(*batch(seed)))
+    assert not composed(graphs)
 
 
 @pytest.mark.slow

@@ -38,6 +38,8 @@ OF_OTHERS = {
     "maximize",
     "early_stopping_rounds",
     "scoring",
+    "f_criterion",
+    "PAUC_TRITON",
 }
 
 
