@@ -98,8 +98,8 @@ struct Step : Batch<T> {
     // [rows, classes], of `loss`; null where that is the same factor of `gradient` for all classes:
     // without a cross-entropy, and without `explained`.
     T* whole;
-    T* measured;                  // [MEASURED, classes], see `Measured`; null: not wanted
-    int64_t* counted;             // [COUNTED, classes], see `Counted`; null if `measured` is
+    T* measured;       // [MEASURED, classes], see `Measured`; null: not wanted
+    int64_t* counted;  // [COUNTED, classes], see `Counted`; null if `measured` is
 
     // Whether a row of the batch or the queue, numbered through, is iid.
     bool is_iid(Size row) const {

@@ -27,8 +27,8 @@ struct Exp<double> {
     static constexpr double log2_high = 0.693145751953125, log2_low = 1.42860682030941723212e-6;
 };
 
-// Returns exp(-x), 0 where x is nan or too large for it, and at most the largest that fits: by 2 to a
-// whole number, times a Taylor series. Unlike `std::exp` it can be vectorised, for sums over all
+// Returns exp(-x), 0 where x is nan or too large for it, and at most the largest that fits: by 2 to
+// a whole number, times a Taylor series. Unlike `std::exp` it can be vectorised, for sums over all
 // scores.
 template <typename T>
 inline T exp_of_minus(T x) {

@@ -11,7 +11,9 @@
 namespace pauc {
 
 // std::max takes addresses, of which compilers make no vector instructions.
-inline double larger(double a, double b) { return a > b ? a : b; }
+inline double larger(double a, double b) {
+    return a > b ? a : b;
+}
 
 struct LogLoss {
     size_t rows;
@@ -58,11 +60,14 @@ __attribute__((target("avx2,fma"), flatten)) inline void take_wide_log_loss(cons
 }
 
 inline void dispatch_log_loss(const LogLoss& l) {
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return take_wide_log_loss(l);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return take_wide_log_loss(l);
     take_log_loss(l);
 }
 #else
-inline void dispatch_log_loss(const LogLoss& l) { take_log_loss(l); }
+inline void dispatch_log_loss(const LogLoss& l) {
+    take_log_loss(l);
+}
 #endif
 
 }  // namespace pauc
