@@ -13,6 +13,7 @@ import pauc
 from pauc.backends import Plan, plan_step, take_step
 from pauc.config import make_config
 from pauc.core.batch import Rows
+from pauc.triton.options import SUPPORT
 from tests.core.test_loss_against_oracle import (
     as_rows,
     as_tensors,
@@ -40,7 +41,7 @@ few = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink takes minutes
     deadline=None,
 )
-NOT_COMPUTED = ("budget_basis", "edge_gradient")
+NOT_COMPUTED = SUPPORT.at_default
 
 
 def supported(problem: Problem) -> Problem:
