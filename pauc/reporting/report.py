@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pauc._public import public_in
+from pauc.arrays import ArrayLike, as_tensor
 from pauc.checks import check_number
 from pauc.metrics.inputs import check_both_classes, only_column
 from pauc.reporting.findings import Findings
@@ -63,8 +64,8 @@ class Report(Findings):
 
 
 def report(
-    scores: Tensor | Mapping[str, Tensor],
-    targets: Tensor,
+    scores: ArrayLike | Mapping[str, ArrayLike],
+    targets: ArrayLike,
     budget: float,
     *,
     confidence: float = 0.95,
@@ -87,9 +88,10 @@ def report(
     On a terminal a bar shows how far a long bootstrap is, where tqdm is installed.
 
     Args:
-        scores: ``[N]`` or ``[N, 1]``, any real dtype; or a mapping from names of models to such
-            tensors. All models are compared with the first.
-        targets: ``[N]`` or ``[N, 1]`` of 0 and 1.
+        scores: ``[N]`` or ``[N, 1]``, any real dtype: a tensor, an array, a column of a data frame
+            or a list; or of several models a mapping from names to these, or a data frame with a
+            column each. All models are compared with the first.
+        targets: ``[N]`` or ``[N, 1]`` of 0 and 1, of any of these kinds.
         budget: FPR as a fraction, above 0 and below 1.
         confidence: of intervals and promise, at least 0.5 and at most 0.99998.
         fprs: at which the TPR is reported besides the budget; None: a tenth of the budget, half of
@@ -149,11 +151,11 @@ def report(
 
 
 def _checked_rows(
-    scores: Tensor | Mapping[str, Tensor], targets: Tensor, ignore_index: int
+    scores: ArrayLike | Mapping[str, ArrayLike], targets: ArrayLike, ignore_index: int
 ) -> tuple[dict[str, Tensor], Tensor, int]:
     """Return scores ``[N]`` by name, targets ``[N]`` with -100 for ignored, and how many are."""
-    named = scores if isinstance(scores, Mapping) else {"model": scores}
-    models = {str(name): own for name, own in named.items()}
+    models = {name: as_tensor(own, "scores") for name, own in _by_name(scores).items()}
+    targets = as_tensor(targets, "targets")
     if not models:
         raise ValueError("scores must hold at least one model, got none")
     for name, own in models.items():
@@ -161,11 +163,20 @@ def _checked_rows(
             check_both_classes(only_column(own, targets, ignore_index).positive)
         except (TypeError, ValueError) as error:
             raise type(error)(f"of {name!r}: {error}") from error
-    labels = targets.detach().reshape(-1).cpu()
+    labels = targets.reshape(-1).cpu()
     ignored = labels == ignore_index
     labels = torch.where(ignored, -100, labels.long())
-    flat = {name: own.detach().reshape(-1).cpu() for name, own in models.items()}
+    flat = {name: own.reshape(-1).cpu() for name, own in models.items()}
     return flat, labels, int(ignored.sum())
+
+
+def _by_name(scores: Any) -> dict[str, Any]:
+    """Return the scores of each model; those of one alone have the name "model"."""
+    if isinstance(scores, Mapping):
+        return {str(name): own for name, own in scores.items()}
+    if hasattr(scores, "columns"):  # a data frame of pandas or polars
+        return {str(name): scores[name] for name in scores.columns}
+    return {"model": scores}
 
 
 def _group_names(groups: Sequence[str], rows: int) -> list[str]:

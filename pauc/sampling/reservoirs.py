@@ -143,8 +143,12 @@ class HardReservoir:
             columns, rows: the negatives are the ``rows [n]`` of the columns.
         """
         self.seen += len(ids)
-        count = min(len(ids), len(self.scores))
-        scores, best = scores.topk(count)
+        # Once the reservoir is full few rows are harder than any that is here: these are put in
+        # order, and not all.
+        harder = (scores > self.scores.min()).nonzero().squeeze(-1)
+        count = min(len(harder), len(self.scores))
+        scores, best = scores[harder].topk(count)
+        best = harder[best]
         easiest, slots = self.scores.topk(count, largest=False)
         enters = scores > easiest
         best, slots = best[enters], slots[enters]

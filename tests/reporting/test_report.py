@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pytest
@@ -116,6 +117,29 @@ def test_groups_are_counted_one_by_one(found: Report) -> None:
             assert group.fpr == wilson_interval(count[group.name, 0, True], sizes[0])
             assert group.tpr == wilson_interval(count[group.name, 1, True], sizes[1])
         assert [group.name for group in found.groups[model.name]] == ["1", "south"]
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array", "list", "pandas", "polars"])
+def test_whatever_holds_the_rows_the_report_is_the_same(kind: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    targets = (torch.rand(3000, generator=g) < 0.1).long()
+    first = torch.randn(3000, generator=g) + 2 * targets
+    second = first + torch.randn(3000, generator=g)
+    expected = str(pauc.report({"first": first, "second": second}, targets, 0.05))
+    assert str(pauc.report(*_rows_in(kind, first, second, targets), 0.05)) == expected
+
+
+def _rows_in(kind: str, first: Tensor, second: Tensor, targets: Tensor) -> tuple[Any, Any]:
+    columns = {"first": first, "second": second}
+    if kind == "tensor":
+        return columns, targets
+    if kind == "list":
+        return {name: column.tolist() for name, column in columns.items()}, targets.tolist()
+    arrays = {name: column.numpy() for name, column in columns.items()}
+    if kind == "array":
+        return arrays, targets.numpy()
+    library = pytest.importorskip(kind)
+    return library.DataFrame(arrays), library.Series(targets.numpy())
 
 
 def test_ignored_rows_change_no_number_but_their_own() -> None:
