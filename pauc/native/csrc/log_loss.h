@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "exponential.h"
+#include "wide.h"
 
 namespace pauc {
 
@@ -53,7 +54,7 @@ inline size_t find_rows(const double* score, size_t rows, double lowest, int64_t
     return count;
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef PAUC_AVX2
 // Compiled once more for processors with AVX2, as the step is.
 __attribute__((target("avx2,fma"), flatten)) inline void take_wide_log_loss(const LogLoss& l) {
     take_log_loss(l);

@@ -20,10 +20,7 @@
 #include "log_loss.h"
 #include "step.h"
 #include "sweep.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define PAUC_AVX2 1
-#endif
+#include "wide.h"
 
 namespace pauc {
 namespace {

@@ -11,6 +11,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "wide.h"
+
 namespace pauc {
 
 constexpr size_t DEGREE = 16;
@@ -100,7 +102,7 @@ inline void sweep_ways(
     sweep<false>(positives, negatives, terms, count);
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef PAUC_AVX2
 // Compiled once more for processors with AVX2, as the step is.
 __attribute__((target("avx2,fma"), flatten)) inline void sweep_wide(
     const Ranked& positives, const Ranked& negatives, const Term* terms, size_t count
@@ -113,7 +115,7 @@ __attribute__((target("avx2,fma"), flatten)) inline void sweep_wide(
 inline void sweep_both(
     const Ranked& positives, const Ranked& negatives, const Term* terms, size_t count
 ) {
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef PAUC_AVX2
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return sweep_wide(positives, negatives, terms, count);
 #endif
