@@ -354,17 +354,19 @@ def test_twenty_compiled_steps_equal_eager_bit_for_bit(classes, options):
 
 
 @pytest.mark.slow
-def test_a_compiled_function_equals_eager_bit_for_bit():
+def test_a_compiled_function_equals_eager():
     torch._dynamo.reset()
+    torch.manual_seed(0)
 
     def loss_of(weight, features, targets, queue):
         return pauc_loss_fn((features @ weight).bfloat16(), targets, queue, beta=0.1)
 
     compiled = torch.compile(loss_of, fullgraph=True)
-    weight = torch.randn(5, 1, requires_grad=True)
+    # In float64, whose rounding by another matmul hardly ever moves a bfloat16.
+    weight = torch.randn(5, 1, dtype=torch.float64, requires_grad=True)
     queue = init_queue(150, 1)
     for seed in range(5):
-        rows = torch.randn(64, 5), batch(seed, 64)[1]
+        rows = torch.randn(64, 5, dtype=torch.float64), batch(seed, 64)[1]
         found, expected = (call(weight, *rows, queue) for call in (compiled, loss_of))
         torch.testing.assert_close(found[0], expected[0], rtol=1e-3, atol=1e-3)  # of the matmul
         gradients = [torch.autograd.grad(loss, weight)[0] for loss, _ in (found, expected)]
