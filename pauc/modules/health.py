@@ -92,10 +92,10 @@ def find_stall(queue: QueueState, alpha: float, beta: float, calls: int) -> str:
 def find_idle(queue: QueueState, alpha: float, beta: float, calls: int) -> str:
     """Return what to say where pairs weighted by what is explained have no weight; or "".
 
-    Scores that rank well and explain nothing are no logits. Where they rank badly, too, the
-    training is stalled, which :func:`find_stall` says.
+    Of a queue in which :func:`find_stall` has found nothing: scores that rank well and explain
+    nothing are no logits.
     """
-    if find_stall(queue, alpha, beta, calls) or not _is_long(queue, calls):
+    if not _is_long(queue, calls):
         return ""
     if _partial_auc(queue, alpha, beta) is None or bool((_explained(queue) > 0).any()):
         return ""

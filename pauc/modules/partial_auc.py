@@ -121,7 +121,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
         if float(self.config.pauc_weight) > 0:  # in a warm-up, BCE alone may take its time
             band = float(self.config.alpha), float(self.config.beta)
             found["stalled"] = find_stall(self.queue, *band, self._calls)
-            if self.config.weight_scale == "explained":
+            if self.config.weight_scale == "explained" and not found["stalled"]:
                 found["idle"] = find_idle(self.queue, *band, self._calls)
         return found
 

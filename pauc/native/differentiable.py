@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from pauc.core.again import NO_SECOND_DERIVATIVE
 from pauc.core.batch import Rows
 from pauc.core.outcome import Outcome
 from pauc.core.queue import QueueState
-from pauc.native.gradient import NO_SECOND_DERIVATIVE, Gradients, pull
+from pauc.native.gradient import Gradients, pull
 from pauc.native.operator import SCHEMA, Found, define
 
 # Computes the outcome by operators, from logits, the other rows and the queue.

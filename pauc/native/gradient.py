@@ -8,12 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pauc.core.again import differentiable_gradient
 from pauc.core.outcome import Outcome
-
-NO_SECOND_DERIVATIVE = (
-    "the gradient of this loss cannot be differentiated again: that of pauc.pauc_loss_fn can, and "
-    "of a module at rest, if it is the first that is taken"
-)
 
 
 class Gradients(NamedTuple):
@@ -71,7 +67,7 @@ class _Attached(torch.autograd.Function):
         per_class, whole, valid = ctx.saved_tensors
         gradients = Gradients(per_class, whole, valid, ctx.weight)
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            return _by_operators(ctx, of_loss, of_parts), *(None,) * 6
+            return differentiable_gradient(ctx.again, of_loss, of_parts), *(None,) * 6
         # Drop the closure: it holds the batch, and a sum of losses would keep every batch alive.
         ctx.again = None
         return pull(gradients, of_loss, of_parts), *(None,) * 6
@@ -90,20 +86,6 @@ def pull(gradients: Gradients, of_loss: Tensor | None, of_parts: Tensor | None) 
     if of_parts is not None:
         by_parts = per_class * _without_nan(of_parts, valid)
         gradient = by_parts if gradient is None else gradient + by_parts
-    return gradient
-
-
-def _by_operators(ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None) -> Tensor | None:
-    if ctx.again is None:
-        raise RuntimeError(NO_SECOND_DERIVATIVE)
-    logits, outcome = ctx.again()
-    upstream = [(outcome.loss, of_loss), (outcome.per_class, of_parts)]
-    asked = [value for value, by in upstream if by is not None]
-    if not asked:
-        return None
-    factors = [by for _, by in upstream if by is not None]
-    gradient: Tensor
-    (gradient,) = torch.autograd.grad(asked, logits, factors, create_graph=True)
     return gradient
 
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from pauc.checks import check_targets
 from pauc.config import SmoothAPConfig
+from pauc.core.again import unless_changed
 from pauc.core.batch import Rows
 from pauc.core.outcome import Outcome
 from pauc.core.queue import QueueState, check_counters
 from pauc.native import extension
 from pauc.native.entry import NativeEntry, make_entry
-from pauc.native.gradient import NO_SECOND_DERIVATIVE, Gradients, attach
+from pauc.native.gradient import Gradients, attach
 from pauc.native.measures import Measures, new_measures, stats_of
 from pauc.native.options import NativeOptions
 from pauc.native.readable import addresses, has_memory, is_readable
@@ -91,7 +92,7 @@ def take_step(
     entry, found, weight, bounds = computed
     if scores.requires_grad and torch.is_grad_enabled():
         gradients = Gradients(found.gradient, found.whole, found.valid, weight)
-        recompute = _unless_changed(again, rows, scores, queue)
+        recompute = unless_changed(again, rows, scores, queue)
         attach(scores, found.loss, found.per_class, gradients, recompute)
     stats = stats_of(found.measured, found.ref_count, options)
     return Outcome(*found[:5], stats, entry), bounds
@@ -175,21 +176,3 @@ def _call(
         addresses((*found[:7], *found.measured)),
     )
     return weight
-
-
-def _unless_changed(
-    again: ByOperators | None, rows: Rows, scores: Tensor, queue: QueueState
-) -> Callable[[], tuple[Tensor, Outcome]] | None:
-    """Return how to compute the loss of ``scores`` again, unless a row has changed since."""
-    if again is None:
-        return None
-    given = (scores, *rows[1:], *queue)
-    kept = [part for part in given if part is not None and not part.is_inference()]
-    versions = [part._version for part in kept]
-
-    def compute() -> tuple[Tensor, Outcome]:
-        if [part._version for part in kept] != versions:
-            raise RuntimeError(f"{NO_SECOND_DERIVATIVE}; its logits, targets or queue have changed")
-        return scores, again(scores)
-
-    return compute

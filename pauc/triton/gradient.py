@@ -8,17 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pauc.core.again import differentiable_gradient, unless_changed
 from pauc.core.batch import Rows
 from pauc.core.outcome import Outcome
 from pauc.core.queue import QueueState
 from pauc.triton.entry import TritonEntry
 from pauc.triton.kernels.reduce import chain
 from pauc.triton.memory import BLOCK, LAUNCH, Found
-
-NO_SECOND_DERIVATIVE = (
-    "the gradient of this loss cannot be differentiated again: that of pauc.pauc_loss_fn can, and "
-    "of a module at rest, if it is the first that is taken"
-)
 
 
 def attach(
@@ -34,7 +30,7 @@ def attach(
     ``again`` computes the same by operators, for a gradient that is itself to be differentiated;
     None: a second derivative is refused.
     """
-    recompute = None if again is None else _unless_changed(again, rows, queue)
+    recompute = unless_changed(again, rows, rows.logits, queue)
     # The gradient of the cross-entropy is computed on the way back, from these.
     batch = entry.logits, entry.targets, entry.weight
     known = found.gradient, found.factor, found.valid, found.shares
@@ -66,7 +62,7 @@ class _Attached(torch.autograd.Function):
         ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            return _by_operators(ctx, of_loss, of_parts), *(None,) * 10
+            return differentiable_gradient(ctx.again, of_loss, of_parts), *(None,) * 10
         # Drop the closure: it holds the batch, and a sum of losses would keep every batch alive.
         ctx.again = None
         if of_loss is None and of_parts is None:
@@ -82,32 +78,3 @@ class _Attached(torch.autograd.Function):
             ENTROPY=logits is not None, **LAUNCH,
         )  # fmt: skip
         return result, *(None,) * 10
-
-
-def _by_operators(ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None) -> Tensor | None:
-    if ctx.again is None:
-        raise RuntimeError(NO_SECOND_DERIVATIVE)
-    logits, outcome = ctx.again()
-    upstream = [(outcome.loss, of_loss), (outcome.per_class, of_parts)]
-    asked = [value for value, by in upstream if by is not None]
-    if not asked:
-        return None
-    factors = [by for _, by in upstream if by is not None]
-    gradient: Tensor
-    (gradient,) = torch.autograd.grad(asked, logits, factors, create_graph=True)
-    return gradient
-
-
-def _unless_changed(
-    again: Callable[[Tensor], Outcome], rows: Rows, queue: QueueState
-) -> Callable[[], tuple[Tensor, Outcome]]:
-    """Return how to compute the loss again, unless a row has changed since."""
-    kept = [part for part in (*rows, *queue) if part is not None and not part.is_inference()]
-    versions = [part._version for part in kept]
-
-    def compute() -> tuple[Tensor, Outcome]:
-        if [part._version for part in kept] != versions:
-            raise RuntimeError(f"{NO_SECOND_DERIVATIVE}; its logits, targets or queue have changed")
-        return rows.logits, again(rows.logits)
-
-    return compute
