@@ -101,6 +101,17 @@ struct Step : Batch<T> {
     T* measured;       // [MEASURED, classes], see `Measured`; null: not wanted
     int64_t* counted;  // [COUNTED, classes], see `Counted`; null if `measured` is
 
+    // Returns what scales the gradient of one side of the pairs, for `gradient_scale="live"`.
+    double ratio(double total, double live) const {
+        return live_gradient && live > 0 ? total / live : 1;
+    }
+
+    // The weight of a row of the batch or the queue, numbered through.
+    T weight_of(Size row) const {
+        if (row >= this->rows) return held_weight[row - this->rows];
+        return this->weight ? this->weight[row] : 1;
+    }
+
     // Whether a row of the batch or the queue, numbered through, is iid.
     bool is_iid(Size row) const {
         return row < this->rows ? !this->iid || this->iid[row] : held_iid[row - this->rows];

@@ -78,10 +78,8 @@ double explained_weight(const Step<T>& s, const Class<T>& c) {
     sums.add_rows(c.live, s.weight, 0, s.rows, absent);
     sums.add_rows(c.held, s.held_weight, s.rows, s.fill, absent);
     for (const int32_t* at = c.own.begin; at != c.own.end; ++at) {
-        const bool is_live = *at < s.rows;
-        const T score = is_live ? c.live[*at] : c.held[*at - s.rows];
-        const double live_weight = is_live && s.weight ? s.weight[*at] : 1;
-        const double weight = is_live ? live_weight : s.held_weight[*at - s.rows];
+        const T score = *at < s.rows ? c.live[*at] : c.held[*at - s.rows];
+        const double weight = s.weight_of(*at);
         sums.cross -= weight * score;
         sums.positive += weight;
     }

@@ -63,17 +63,12 @@ struct Ranks {
         for_each_block(c.held, s.rows, s.fill, c.barred, add);
     }
 
-    // Returns what scales the gradient of one side, for `gradient_scale="live"`.
-    double ratio(double total, double live) const {
-        return s.live_gradient && live > 0 ? total / live : 1;
-    }
-
     T& gradient(Size row) const { return s.gradient[row * s.classes + c.index]; }
 
     // Returns the weighted sum of the precisions. Writes the gradient of each live positive by what
     // its own precision loses, and adds its pulls.
     double take_precisions(double steep) {
-        steep *= ratio(positives.total, positives.live_total);
+        steep *= s.ratio(positives.total, positives.live_total);
         double sum = 0;
         for (size_t i = 0; i < positives.score.size(); ++i) {
             const Link same = peers.at(own[i]), other = negatives.at(own[i]);
@@ -95,7 +90,7 @@ struct Ranks {
 
     // Adds the gradient of each live positive by what other precisions gain.
     void add_pull_on_peers(double steep) {
-        steep *= ratio(static_cast<double>(own.size()), static_cast<double>(positives.live));
+        steep *= s.ratio(static_cast<double>(own.size()), static_cast<double>(positives.live));
         for (size_t j = 0; j < positives.live; ++j) {
             const double slope = pull_on_peers.at(own[j]).slope - 0.25 * pull[j];
             gradient(c.own.begin[j]) -= static_cast<T>(steep * slope);
@@ -105,7 +100,7 @@ struct Ranks {
     // Writes the gradient of each live negative.
     void write_negatives(double steep) {
         const Size live = s.rows - c.barred.below(s.rows).size();
-        steep *= ratio(static_cast<double>(others), static_cast<double>(live));
+        steep *= s.ratio(static_cast<double>(others), static_cast<double>(live));
         for_each_block(c.live, 0, s.rows, c.barred, [&](const T* score, Size first) {
             for (int j = 0; j < BLOCK; ++j)
                 if (score[j] == score[j])

@@ -24,12 +24,6 @@ namespace pauc {
 // A step with more pairs declines: the series of pauc/pairs/blocks.py are faster there.
 constexpr double MOST_PAIRS = 1 << 25;
 
-// Returns what scales the gradient of one side of the pairs, for `gradient_scale="live"`.
-template <typename T>
-double ratio(double total, double live, const Step<T>& s) {
-    return s.live_gradient && live > 0 ? total / live : 1;
-}
-
 // Writes a class's loss and gradient. Each positive's term in `sums` is a sum over `number`
 // negatives; a surrogate that compares with knots passes 1 and no negatives.
 template <typename T>
@@ -46,11 +40,11 @@ void write_class(
     s.per_class[c] = static_cast<T>(1 - sums.value * scale);
     s.valid[c] = true;
     const double steep = -scale / band.tau;
-    const double of_positive = steep * ratio(positives.total, positives.live_total, s);
+    const double of_positive = steep * s.ratio(positives.total, positives.live_total);
     for (size_t i = 0; i < positives.live; ++i)
         s.gradient[positives.row.begin[i] * s.classes + c] =
             static_cast<T>(of_positive * positives.weight[i] * sums.positive[i]);
-    const double of_negative = -steep * ratio(number, negatives.live_total, s);
+    const double of_negative = -steep * s.ratio(number, negatives.live_total);
     for (size_t j = 0; j < negatives.live; ++j)
         s.gradient[negatives.row[j] * s.classes + c] =
             static_cast<T>(of_negative * sums.negative[j]);

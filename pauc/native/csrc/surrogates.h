@@ -51,8 +51,7 @@ Positives<T> gather_positives(const Step<T>& s, const Class<T>& c) {
     positives.live = c.own.below(s.rows).end - c.own.begin;
     for (const int32_t* at = positives.row.begin; at != positives.row.end; ++at) {
         const bool is_live = *at < s.rows;
-        const T live_weight = is_live && s.weight ? s.weight[*at] : 1;
-        const T weight = is_live ? live_weight : s.held_weight[*at - s.rows];
+        const T weight = s.weight_of(*at);
         positives.score.push_back(is_live ? c.live[*at] : c.held[*at - s.rows]);
         positives.weight.push_back(weight);
         positives.total += weight;
