@@ -18,6 +18,8 @@ _FROM_DEFAULT = {
     "preset, sampler of the top 2 %": Arm("preset", sampler=NARROW),
     "preset, gentle sampler": Arm("preset", sampler=GENTLE),
     "preset, sampler, EMA": Arm("preset", sampler={}, averaged=True),
+    "BCE, sampler, ensemble": Arm("bce", sampler={}, members=5),
+    "preset, sampler, ensemble": Arm("preset", sampler={}, members=5),
 }
 ARMS = {
     **_FROM_DEFAULT,

@@ -32,10 +32,51 @@ class Arm(NamedTuple):
     from_log_odds: bool = False  # where the last layer's bias starts; else the layer's default
     weight_power: float = 0.0  # positives weigh (negatives / positives) ** it
     averaged: bool = False  # the model that is kept is the moving average of the weights
+    members: int = 1  # models of one seed each, whose probabilities are averaged
+
+
+class Epoch(NamedTuple):
+    """What the model of an epoch says of the rows that were not trained on."""
+
+    epoch: int
+    chosen_by: float
+    validation: Tensor  # scores
+    test: Tensor
 
 
 def run(problem: Problem, data: Data, arm: Arm, *, seed: int, lr_factor: float) -> dict[str, Any]:
-    """Return what the best epoch reaches on the test rows, and what there is to say of the run."""
+    """Return what the best epoch reaches on the test rows, and what there is to say of the run.
+
+    An ensemble takes the best epoch of each member.
+    """
+    started = time.process_time()
+    seeds = [seed] if arm.members == 1 else range(arm.members * seed, arm.members * (seed + 1))
+    trained = [_train(problem, data, arm, seed=each, lr_factor=lr_factor) for each in seeds]
+    best, last_loss = trained[0]
+    if arm.members > 1:
+        best = _scored(data, best.epoch, *_mean_of([member for member, _ in trained]))
+    tpr = tpr_at_fpr(best.test, data.targets[data.test], FPRS).tolist()
+    return {
+        "chosen_by": best.chosen_by,
+        "epoch": best.epoch,
+        "tpr": dict(zip(map(str, FPRS), tpr, strict=True)),
+        "last_loss": last_loss,
+        "cpu_seconds": round(time.process_time() - started, 1),
+        "versions": {"torch": torch.__version__, "pauc": pauc.__version__},
+    }
+
+
+def _mean_of(members: list[Epoch]) -> tuple[Tensor, Tensor]:
+    """Return the mean probabilities of the members (Lakshminarayanan et al. 2017)."""
+    of_each = [(member.validation.sigmoid(), member.test.sigmoid()) for member in members]
+    validation, test = zip(*of_each, strict=True)
+    return torch.stack(validation).mean(0), torch.stack(test).mean(0)
+
+
+def _train(
+    problem: Problem, data: Data, arm: Arm, *, seed: int, lr_factor: float
+) -> tuple[Epoch, float]:
+    """Return the best epoch, and the last value of the loss."""
     torch.manual_seed(seed)
     model, targets = problem.model(), data.targets[data.train]
     steps = math.ceil(len(targets) / problem.batch_size)
@@ -51,8 +92,7 @@ def run(problem: Problem, data: Data, arm: Arm, *, seed: int, lr_factor: float) 
     optimizer = torch.optim.Adam(model.parameters(), problem.lr * lr_factor, fused=True)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, problem.epochs * steps)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
-    best: dict[str, Any] = {"chosen_by": -1.0}
-    started = time.process_time()
+    best: Epoch | None = None
     for epoch in range(1, problem.epochs + 1):
         for rows in _batches(sampler, len(targets), problem.batch_size):
             logits = model(data.inputs[data.train[rows]])
@@ -70,10 +110,10 @@ def run(problem: Problem, data: Data, arm: Arm, *, seed: int, lr_factor: float) 
             sampler.refresh()
         if epoch % problem.every == 0:
             kept = _with_statistics(average, model) if arm.averaged else model
-            best = max(best, _measured(kept, data, epoch), key=lambda found: found["chosen_by"])
-    facts = {"last_loss": loss.item(), "cpu_seconds": round(time.process_time() - started, 1)}
-    versions = {"torch": torch.__version__, "pauc": pauc.__version__}
-    return {**best, **facts, "versions": versions}
+            found = _measured(kept, data, epoch)
+            best = found if best is None or found.chosen_by > best.chosen_by else best
+    assert best is not None
+    return best, loss.item()
 
 
 def make_objective(
@@ -119,19 +159,19 @@ def _with_statistics(average: AveragedModel, model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _measured(model: nn.Module, data: Data, epoch: int) -> dict[str, Any]:
+def _measured(model: nn.Module, data: Data, epoch: int) -> Epoch:
     model.eval()
     validation, test = (_scores(model, data, rows) for rows in (data.validation, data.test))
     model.train()
+    return _scored(data, epoch, validation, test)
+
+
+def _scored(data: Data, epoch: int, validation: Tensor, test: Tensor) -> Epoch:
     chosen_by = partial_auc(validation, data.targets[data.validation], beta=CHOICE_BAND).item()
-    tpr = tpr_at_fpr(test, data.targets[data.test], FPRS).tolist()
-    return {
-        "chosen_by": chosen_by,
-        "epoch": epoch,
-        "tpr": dict(zip(map(str, FPRS), tpr, strict=True)),
-    }
+    return Epoch(epoch, chosen_by, validation, test)
 
 
 def _scores(model: nn.Module, data: Data, rows: Tensor) -> Tensor:
+    """Return scores in float64, whose probabilities near 1 still differ."""
     parts = rows.split(8192)  # type: ignore[no-untyped-call]
-    return torch.cat([model(data.inputs[part])[:, 0] for part in parts])
+    return torch.cat([model(data.inputs[part])[:, 0] for part in parts]).double()
