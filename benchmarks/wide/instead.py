@@ -7,62 +7,79 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.boosting_trees import ENGINES, Rows, Settings, Training, staged
 from pauc.metrics import partial_auc, tpr_at_fpr
 
 from . import glosses
+from .fashion import CLASSES
 from .problems import Data
 from .training import CHOICE_BAND, FPRS
+
+ENGINE_OF = {"LightGBM": "lightgbm", "XGBoost": "xgboost"}
+REGRESSION = "logistic regression"
+ARMS = (*ENGINE_OF, REGRESSION)
 
 LEAVES = (31, 127)
 ROUNDS, EVERY = 600, 25
 INVERSE_PENALTIES = (1.0, 10.0, 100.0)
-Scores = Callable[[Tensor], Tensor]
 
 
-def run(name: str, data: Data) -> dict[str, Any]:
+class Trial(NamedTuple):
+    label: str
+    validation: Tensor  # scores
+    test: Tensor
+
+
+def arms_of(problem: str) -> tuple[str, ...]:
+    """Return what is tried: nothing on images, where one would take a network."""
+    if problem == shared(problem) and ", " in problem:
+        return (REGRESSION,)
+    return () if ", " in problem or problem in CLASSES else tuple(ENGINE_OF)
+
+
+def shared(problem: str) -> str:
+    """Return the problem that stands for all models of the same texts."""
+    return f"{problem.split(', ')[0]}, bag" if ", " in problem else problem
+
+
+def run(arm: str, data: Data) -> dict[str, Any]:
     """Return what the best trial reaches on the test rows."""
     started = time.process_time()
-    trials = _regressions(data) if ", " in name else _trees(data)
+    trials = _regressions(data) if arm == REGRESSION else _trees(ENGINE_OF[arm], data)
     best: dict[str, Any] = {"chosen_by": -1.0}
-    for label, scores in trials:
-        reached = partial_auc(
-            scores(data.validation), data.targets[data.validation], beta=CHOICE_BAND
-        ).item()
+    for trial in trials:
+        targets = data.targets[data.validation]
+        reached = partial_auc(trial.validation, targets, beta=CHOICE_BAND).item()
         if reached > best["chosen_by"]:
-            tpr = tpr_at_fpr(scores(data.test), data.targets[data.test], FPRS).tolist()
+            tpr = tpr_at_fpr(trial.test, data.targets[data.test], FPRS).tolist()
             of_fpr = dict(zip(map(str, FPRS), tpr, strict=True))
-            best = {"chosen_by": reached, "trial": label, "tpr": of_fpr}
+            best = {"chosen_by": reached, "trial": trial.label, "tpr": of_fpr}
     return {**best, "cpu_seconds": round(time.process_time() - started, 1)}
 
 
-def _trees(data: Data) -> Iterator[tuple[str, Scores]]:
-    """LightGBM with its log-loss; the number of rounds is tried from 25 on."""
-    import lightgbm  # optional
-
+def _trees(engine: str, data: Data) -> Iterator[Trial]:
+    """An engine with its log-loss; the number of rounds is tried from 25 on."""
     inputs, targets = data.inputs.numpy(), data.targets.numpy()
-    rows = data.train.numpy()
+    train = Rows(*(values[data.train.numpy()] for values in (inputs, targets)))
     for leaves in LEAVES:
-        options = {"objective": "binary", "num_leaves": leaves, "learning_rate": 0.05}
-        options |= {"verbose": -1, "num_threads": 1, "seed": 0}
-        train = lightgbm.Dataset(inputs[rows], targets[rows])
-        model = lightgbm.train(options, train, num_boost_round=ROUNDS)
-        for rounds in range(EVERY, ROUNDS + 1, EVERY):
-
-            def scores(of: Tensor, rounds: int = rounds, model: Any = model) -> Tensor:
-                margins = model.predict(inputs[of.numpy()], num_iteration=rounds, raw_score=True)
-                return torch.from_numpy(np.asarray(margins))
-
-            yield f"{leaves} leaves, {rounds} rounds", scores
+        trees = ENGINES[engine](Training(train), Settings(leaves, rate=0.05), ROUNDS)
+        stages = [
+            staged(trees.margins, inputs[rows.numpy()], ROUNDS, EVERY)
+            for rows in (data.validation, data.test)
+        ]
+        for stage, margins in enumerate(zip(*stages, strict=True)):
+            scores = (torch.from_numpy(np.asarray(of, dtype=np.float64)) for of in margins)
+            yield Trial(f"{leaves} leaves, {(stage + 1) * EVERY} rounds", *scores)
 
 
-def _regressions(data: Data) -> Iterator[tuple[str, Scores]]:
+def _regressions(data: Data) -> Iterator[Trial]:
     """A logistic regression on TF-IDF of words and pairs of words, with and without weights."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # optional
     from sklearn.linear_model import LogisticRegression
@@ -71,15 +88,12 @@ def _regressions(data: Data) -> Iterator[tuple[str, Scores]]:
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     rows = data.train.numpy()
     train = vectorizer.fit_transform(texts[rows])
+    others = [vectorizer.transform(texts[of.numpy()]) for of in (data.validation, data.test)]
     for class_weight in (None, "balanced"):
         for inverse in INVERSE_PENALTIES:
             model = LogisticRegression(C=inverse, class_weight=class_weight, max_iter=300)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model.fit(train, targets[rows])
-
-            def scores(of: Tensor, model: Any = model) -> Tensor:
-                margins = model.decision_function(vectorizer.transform(texts[of.numpy()]))
-                return torch.from_numpy(margins)
-
-            yield f"C={inverse:g}, class_weight={class_weight}", scores
+            scores = (torch.from_numpy(model.decision_function(of)) for of in others)
+            yield Trial(f"C={inverse:g}, class_weight={class_weight}", *scores)

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.coverage.intervals import difference, estimate
 from benchmarks.coverage.store import Record
 
+from . import instead
 from .problems import PROBLEMS
 
 OURS = "preset, sampler, from log-odds"
@@ -21,35 +22,36 @@ SHOWN = {
     "preset, from log-odds": "`for_budget`",
     OURS: "**`for_budget`, sampler**",
 }
-INSTEAD = "instead"
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # by arm and seed
 
 
 def table(records: Sequence[Record]) -> str:
     """Return the table of all arms: a row for each problem, TPR at an FPR of 0.5 % (0.1 %)."""
     head = ["problem", *SHOWN.values(), "minus the best BCE", "best BCE", "seeds", "instead"]
-    return _markdown(head, [_row(*each) for each in _problems(records)])
+    found = _problems(records)
+    rows = [[*_row(name, found[name]), _instead(found[instead.shared(name)])] for name in found]
+    return _markdown(head, rows)
 
 
 def summary(records: Sequence[Record]) -> str:
     """Return the short table: BCE, the best BCE, ours, the difference, what one takes instead."""
     head = ["problem", "BCE", "best BCE", "**`for_budget` with `BandSampler`**", "minus best BCE"]
-    rows = []
-    for name, results in _problems(records):
+    rows, found = [], _problems(records)
+    for name, results in found.items():
         best = best_bce(results)
         short = [_mean(results.get(arm, {})) for arm in ("BCE, from log-odds", best, OURS)]
         minus, seeds = _difference(results, best)
-        rows.append([name, *short, minus, seeds, _mean(results.get(INSTEAD, {}))])
+        rows.append([name, *short, minus, seeds, _instead(found[instead.shared(name)])])
     return _markdown([*head, "seeds", "instead"], rows)
 
 
-def _problems(records: Sequence[Record]) -> list[tuple[str, Results]]:
+def _problems(records: Sequence[Record]) -> dict[str, Results]:
     found: dict[str, dict[str, dict[int, Any]]] = defaultdict(lambda: defaultdict(dict))
     for record in records:
         config = record["config"]
         if config["lr_factor"] == 1:
             found[config["problem"]][config["arm"]][config["seed"]] = record["result"]
-    return [(name, found[name]) for name in PROBLEMS if OURS in found[name]]
+    return {name: found[name] for name in PROBLEMS if OURS in found[name]}
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -61,7 +63,17 @@ def _row(name: str, results: Results) -> list[str]:
     best = best_bce(results)
     cells = [_cell(results.get(arm, {})) for arm in SHOWN]
     minus, seeds = _difference(results, best)
-    return [name, *cells, minus, SHOWN[best], seeds, _cell(results.get(INSTEAD, {}))]
+    return [name, *cells, minus, SHOWN[best], seeds]
+
+
+def _instead(results: Results) -> str:
+    """Return what validation rows prefer among what one would take instead, and its name."""
+    tried = {arm: results[arm] for arm in instead.ARMS if arm in results}
+    if not tried:
+        return ""
+    seeds = set.intersection(*(set(of) for of in tried.values()))
+    best = max(tried, key=lambda arm: sum(tried[arm][seed]["chosen_by"] for seed in seeds))
+    return f"{_mean(tried[best])} ({best})"
 
 
 def _difference(results: Results, best: str) -> tuple[str, str]:
