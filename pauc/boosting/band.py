@@ -8,6 +8,7 @@ of the ``r``-th such part of the whole weight lies. So weights may have any scal
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +17,16 @@ from pauc.boosting.workers import Alone
 from pauc.config import Interpolation
 from pauc.core.quantiles import interpolate
 from pauc.native.boosting import rows_from
+from pauc.native.order import ascending_order
 
 _SAMPLE = 16_384
+
+
+class Band(NamedTuple):
+    """Negatives, in the order of rows: memory is read and written in it, as arrays are long."""
+
+    at: Tensor  # [B] int64: their rows, ascending
+    order: Tensor  # [B] int64: puts them in ascending order of their scores
 
 
 def band_of(
@@ -28,10 +37,8 @@ def band_of(
     beta: float,
     interpolation: Interpolation,
     workers: Alone,
-) -> Tensor:
-    """Return ``[B]`` int64: the negatives that lie between the band's edges, edges included.
-
-    They are in ascending order of their scores.
+) -> Band:
+    """Return the negatives that lie between the band's edges, edges included.
 
     Args:
         scores: ``[N]`` float64.
@@ -49,9 +56,9 @@ def band_of(
     depth = int(ranks.max()) + 1
     while True:
         at = _at_least(scores, negative, min(depth, negatives))
-        own, order = scores[at].sort(descending=True)
-        at = at[order]
-        top, reached = _joint_top(own, at, weight, depth, workers)
+        near, heavy = scores[at], None if weight is None else weight[at]
+        order = ascending_order(near)
+        top, reached = _joint_top(near, heavy, order.flip(0)[:depth], depth, workers)
         if depth >= count or float(reached[-1]) > (float(ranks.max()) + 0.5) * unit:
             break
         depth = min(int(count), 2 * depth)  # of heavy weight are others
@@ -60,18 +67,21 @@ def band_of(
     high, low = top[rows.clamp(max=len(top) - 1)].view(2, 2)
     position = position.to(high.device)
     edges = interpolate(high, low, position, torch.full_like(position, count - 1), interpolation)
-    return at[(own >= edges[1]) & (own <= edges[0])].flip(0)
+    inside = (near >= edges[1]) & (near <= edges[0])
+    place = inside.cumsum(0) - 1
+    below, above = (int(out.count_nonzero()) for out in (near < edges[1], near > edges[0]))
+    return Band(at[inside], place[order[below : len(order) - above]])
 
 
 def _joint_top(
-    own: Tensor, at: Tensor, weight: Tensor | None, depth: int, workers: Alone
+    scores: Tensor, weight: Tensor | None, first: Tensor, depth: int, workers: Alone
 ) -> tuple[Tensor, Tensor]:
     """Return the ``depth`` largest scores of all workers, descending, and the weight down to each.
 
-    ``own`` are the scores that may be among them, descending, of the rows ``at``.
+    ``first`` are those of the own scores that may be among them, in descending order.
     """
-    own, at = own[:depth], at[:depth]
-    heavy = torch.ones_like(own) if weight is None else weight[at]
+    own = scores[first]
+    heavy = torch.ones_like(own) if weight is None else weight[first]
     (top, heavy), _ = workers.join(own, heavy)
     if len(top) > len(own):
         top, order = top.topk(min(depth, len(top)))
@@ -88,7 +98,7 @@ def _at_least(scores: Tensor, negative: Tensor, depth: int) -> Tensor:
     sample = torch.where(negative[::stride], scores[::stride], -math.inf)
     share = depth / stride
     place = min(len(sample), math.ceil(share + 4 * math.sqrt(share) + 4))
-    at = _from(scores, negative, sample.topk(place).values[-1])
+    at = _from(scores, negative, sample.kthvalue(len(sample) - place + 1).values)
     if len(at) >= depth:
         return at
     lowest = torch.where(negative, scores, -math.inf).topk(depth).values[-1]
@@ -96,7 +106,5 @@ def _at_least(scores: Tensor, negative: Tensor, depth: int) -> Tensor:
 
 
 def _from(scores: Tensor, negative: Tensor, lowest: Tensor) -> Tensor:
-    at = rows_from(scores, float(lowest))
-    if at is None:
-        at = (scores >= lowest).nonzero().squeeze(1)
-    return at[negative[at]]
+    at = rows_from(scores, negative, float(lowest))
+    return (negative & (scores >= lowest)).nonzero().squeeze(1) if at is None else at

@@ -54,7 +54,5 @@ class Column(NamedTuple):
 
 def make_column(rows: Rows, index: int) -> Column:
     """Return the rows of a class against the rest."""
-    one = rows.scores.shape[1] == 1
-    at = rows.labels.nonzero() if one else (rows.labels == index).nonzero()
-    name = "" if one else f" of class {index}"
-    return Column(rows.scores[:, index].contiguous(), at.squeeze(1), rows.weight, name)
+    name = "" if rows.scores.shape[1] == 1 else f" of class {index}"
+    return Column(rows.scores[:, index].contiguous(), rows.positives[index], rows.weight, name)

@@ -179,9 +179,10 @@ class Pull(NamedTuple):
 def _pull_of_pairs(column: Column, at: Tensor, options: Options, workers: Alone) -> Pull:
     """Return what pairs of the positives ``at`` some rows, and of the band, pull at."""
     scores, band = column.scores, (options.alpha, options.beta, options.interpolation)
-    at_band = band_of(scores, column.negative(), column.weight, *band, workers)
+    at_band, order = band_of(scores, column.negative(), column.weight, *band, workers)
     # Rows of a leaf have one score, so that a band has few scores that differ, at first only one.
-    own, place = torch.unique_consecutive(scores[at_band], return_inverse=True)
+    own, ascending = torch.unique_consecutive(scores[at_band][order], return_inverse=True)
+    place = torch.empty_like(order).scatter_(0, order, ascending)
     v = torch.zeros_like(own).index_add_(0, place, column.weight_at(at_band))
     (y, v), start = workers.join(own, v)
     if not len(y):

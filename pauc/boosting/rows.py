@@ -16,6 +16,7 @@ class Rows(NamedTuple):
 
     scores: Tensor  # [N, K] float64
     labels: Tensor  # [N] of any real dtype: the class; 0 or 1 if there is one column
+    positives: list[Tensor]  # [P] int64 of each column: its class's rows
     weight: Tensor | None  # [N] float64
 
 
@@ -30,42 +31,49 @@ def make_rows(scores: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | 
     if column.ndim not in (1, 2) or column.numel() == 0:
         raise ValueError(f"scores must be [N] or [N, K] with rows, got {list(column.shape)}")
     column = column.reshape(len(column), -1)
-    labels = _labels(as_tensor(targets, "targets"), column)
+    labels = _labels(as_tensor(targets, "targets"), len(column))
+    positives = _rows_of_classes(labels, column.shape[1])
     # One number first: it is finite only if all are, and takes no array of flags.
     if not bool(column.sum().isfinite()) and not bool(column.isfinite().all()):
         bad = int((~column.isfinite()).sum())
         raise ValueError(f"scores must be finite, got {bad} of {column.numel()} that are not")
     if sample_weight is None:
-        return Rows(column, labels, None)
+        return Rows(column, labels, positives, None)
     weight = as_tensor(sample_weight, "sample_weight").double()
     if weight.shape != labels.shape:
         raise ValueError(
             f"sample_weight must be [N] with N={len(labels)}, got {list(weight.shape)}"
         )
     check_weights(weight, torch.ones_like(weight, dtype=torch.bool))
-    return Rows(column, labels, weight)
+    return Rows(column, labels, positives, weight)
 
 
-def _labels(targets: Tensor, scores: Tensor) -> Tensor:
-    """Return the targets ``[N]``, all of them classes of the scores; or raise."""
-    rows, columns = scores.shape
+def _labels(targets: Tensor, rows: int) -> Tensor:
     if targets.shape != (rows,) and targets.shape != (rows, 1):
         raise ValueError(
             f"targets must be [N] with a target for each of the N={rows} rows of scores, "
             f"got {list(targets.shape)}"
         )
-    targets = targets.reshape(-1)
-    last = max(columns - 1, 1)
-    # Zeros are what is not counted: one pass over the rows less.
-    legal = rows - int(targets.count_nonzero())
-    legal += sum(int((targets == label).count_nonzero()) for label in range(1, last + 1))
-    if legal < rows:
-        wrong = targets[
-            ~torch.isin(targets.double(), torch.arange(last + 1.0).to(targets.device).double())
+    return targets.reshape(-1)
+
+
+def _rows_of_classes(labels: Tensor, columns: int) -> list[Tensor]:
+    """Return the rows of each column's class, or raise where a label is none of them."""
+    if columns == 1:
+        # To find rows takes longer than to look at them: once, and no other search.
+        found = [labels.bool().nonzero().squeeze(1)]
+        legal = bool((labels[found[0]] == 1).all())
+    else:
+        found = [(labels == label).nonzero().squeeze(1) for label in range(columns)]
+        legal = sum(map(len, found)) == len(labels)
+    if not legal:
+        last = max(columns - 1, 1)
+        wrong = labels[
+            ~torch.isin(labels.double(), torch.arange(last + 1.0).to(labels.device).double())
         ]
         cure = "" if columns > 1 else "; several classes need num_class, and scores [N, num_class]"
         raise ValueError(f"targets must be whole numbers in 0..{last}{cure}, got {_few(wrong)}")
-    return targets
+    return found
 
 
 def _few(values: Tensor) -> str:

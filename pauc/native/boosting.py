@@ -38,17 +38,19 @@ def log_loss_(
     return True
 
 
-def rows_from(scores: Tensor, lowest: float) -> Tensor | None:
-    """Return the rows, int64 and ascending, with a score of at least ``lowest``.
+def rows_from(scores: Tensor, counted: Tensor, lowest: float) -> Tensor | None:
+    """Return which rows count and have a score of at least ``lowest``, int64 and ascending.
 
     Args:
         scores: ``[N]`` float64, contiguous.
+        counted: ``[N]`` bool, contiguous.
 
     Returns:
         None without the extension, or for tensors that are not on the CPU.
     """
-    if extension.ext is None or not has_memory(scores):
+    if extension.ext is None or not (has_memory(scores) and has_memory(counted)):
         return None
     found = torch.empty(len(scores), dtype=torch.int64)
-    count = extension.ext.rows_from(len(scores), scores.data_ptr(), lowest, found.data_ptr())
+    at = addresses((scores, counted))
+    count = extension.ext.rows_from(len(scores), *at, lowest, found.data_ptr())
     return found[:count]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pauc.native import extension
+from pauc.native.order import ascending_order
 from pauc.native.readable import has_memory
 from pauc.pairs.links import Term
 
@@ -35,7 +36,7 @@ def sweep_sums(
     table = torch.tensor(rows, dtype=torch.float64)
     sides, orders = [], []
     for scores, weight in ((x, w), (y, v)):
-        order = None if _ascends(scores) else scores.argsort()
+        order = None if _ascends(scores) else ascending_order(scores)
         if order is not None:
             scores, weight = scores[order], weight[order]
         sums = torch.zeros(len(terms), len(scores), dtype=torch.float64)

@@ -46,11 +46,18 @@ def test_scores_without_end_saturate() -> None:
 
 
 @given(
-    scores=st.lists(st.one_of(st.floats(-3, 3), st.sampled_from([0.0, 1.0])), max_size=40),
+    rows=st.lists(
+        st.tuples(st.one_of(st.floats(-3, 3), st.sampled_from([0.0, 1.0])), st.booleans()),
+        max_size=40,
+    ),
     lowest=st.sampled_from([-math.inf, 0.0, 1.0, 2.5, math.inf]),
 )
-def test_rows_from_are_those_that_reach_it(scores: list[float], lowest: float) -> None:
-    s = torch.tensor(scores, dtype=torch.float64)
-    found = rows_from(s, lowest)
+def test_rows_from_are_those_that_count_and_reach_it(
+    rows: list[tuple[float, bool]], lowest: float
+) -> None:
+    scores = torch.tensor([score for score, _ in rows], dtype=torch.float64)
+    counted = torch.tensor([counts for _, counts in rows], dtype=torch.bool)
+    found = rows_from(scores, counted, lowest)
     assert found is not None
-    assert found.tolist() == [k for k, score in enumerate(scores) if score >= lowest]
+    expected = [k for k, (score, counts) in enumerate(rows) if counts and score >= lowest]
+    assert found.tolist() == expected

@@ -43,13 +43,15 @@ inline void take_log_loss(const LogLoss& l) {
     }
 }
 
-// Writes the rows whose score is at least `lowest`, ascending, and returns how many. `found` has
-// room for all rows.
-inline size_t find_rows(const double* score, size_t rows, double lowest, int64_t* found) {
+// Writes those of the rows that count whose score is at least `lowest`, ascending, and returns how
+// many. `found` has room for all rows.
+inline size_t find_rows(
+    const double* score, const bool* counted, size_t rows, double lowest, int64_t* found
+) {
     size_t count = 0;
     for (size_t i = 0; i < rows; ++i) {
         found[count] = static_cast<int64_t>(i);
-        count += score[i] >= lowest;
+        count += counted[i] & (score[i] >= lowest);
     }
     return count;
 }

@@ -18,6 +18,7 @@
 #include "batch.h"
 #include "enter.h"
 #include "log_loss.h"
+#include "order.h"
 #include "step.h"
 #include "sweep.h"
 #include "wide.h"
@@ -246,17 +247,36 @@ PyObject* log_loss(PyObject*, PyObject* arguments) {
 PyObject* rows_from(PyObject*, PyObject* arguments) {
     Py_ssize_t rows;
     double lowest;
-    Address at_score, at_found;
-    if (!PyArg_ParseTuple(arguments, "nKdK:rows_from", &rows, &at_score, &lowest, &at_found))
+    Address at_score, at_counted, at_found;
+    if (!PyArg_ParseTuple(
+            arguments, "nKKdK:rows_from", &rows, &at_score, &at_counted, &lowest, &at_found
+        ))
         return nullptr;
     const double* score;
+    const bool* counted;
     int64_t* found;
     point(score, at_score);
+    point(counted, at_counted);
     point(found, at_found);
     size_t count = 0;
-    if (!call([&] { count = find_rows(score, static_cast<size_t>(rows), lowest, found); }))
-        return nullptr;
+    const auto work = [&] {
+        count = find_rows(score, counted, static_cast<size_t>(rows), lowest, found);
+    };
+    if (!call(work)) return nullptr;
     return PyLong_FromSize_t(count);
+}
+
+PyObject* ascending_order(PyObject*, PyObject* arguments) {
+    Py_ssize_t rows;
+    Address at_score, at_order;
+    if (!PyArg_ParseTuple(arguments, "nKK:ascending_order", &rows, &at_score, &at_order))
+        return nullptr;
+    const double* score;
+    int64_t* order;
+    point(score, at_score);
+    point(order, at_order);
+    if (!call([&] { order_rows(score, static_cast<size_t>(rows), order); })) return nullptr;
+    Py_RETURN_NONE;
 }
 
 PyMethodDef methods[] = {
@@ -265,6 +285,7 @@ PyMethodDef methods[] = {
     {"sweep_pairs", sweep_pairs, METH_VARARGS, "See pauc/native/sweep.py."},
     {"log_loss", log_loss, METH_VARARGS, "See pauc/native/boosting.py."},
     {"rows_from", rows_from, METH_VARARGS, "See pauc/native/boosting.py."},
+    {"ascending_order", ascending_order, METH_VARARGS, "See pauc/native/order.py."},
     {nullptr, nullptr, 0, nullptr},
 };
 
