@@ -20,6 +20,7 @@ from .arms import ARMS
 from .problems import PROBLEMS, data_of
 from .report import summary, table
 from .training import run
+from .variants import averages, rates
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 RESULTS = BENCHMARKS / "results" / "wide.jsonl"
@@ -33,6 +34,8 @@ def main() -> None:
         records = list(store.records.values())
         replace_in_readme("wide", table(records), PAGE)
         replace_in_readme("wide-summary", summary(records), BENCHMARKS.parent / "README.md")
+        replace_in_readme("wide-rates", rates(records), PAGE)
+        replace_in_readme("wide-averages", averages(records), PAGE)
         return
     torch.set_num_threads(1)
     for seed in range(arguments.seeds):

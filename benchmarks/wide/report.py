@@ -30,7 +30,7 @@ def table(records: Sequence[Record]) -> str:
     head = ["problem", *SHOWN.values(), "minus the best BCE", "best BCE", "seeds", "instead"]
     found = _problems(records)
     rows = [[*_row(name, found[name]), _instead(found[instead.shared(name)])] for name in found]
-    return _markdown(head, rows)
+    return markdown(head, rows)
 
 
 def summary(records: Sequence[Record]) -> str:
@@ -42,7 +42,7 @@ def summary(records: Sequence[Record]) -> str:
         short = [_mean(results.get(arm, {})) for arm in ("BCE, from log-odds", best, OURS)]
         minus, seeds = _difference(results, best)
         rows.append([name, *short, minus, seeds, _instead(found[instead.shared(name)])])
-    return _markdown([*head, "seeds", "instead"], rows)
+    return markdown([*head, "seeds", "instead"], rows)
 
 
 def _problems(records: Sequence[Record]) -> dict[str, Results]:
@@ -54,7 +54,8 @@ def _problems(records: Sequence[Record]) -> dict[str, Results]:
     return {name: found[name] for name in PROBLEMS if OURS in found[name]}
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table whose first column alone is of words."""
     rule = ["---", *["--:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
@@ -77,14 +78,14 @@ def _instead(results: Results) -> str:
 
 
 def _difference(results: Results, best: str) -> tuple[str, str]:
-    ours, theirs = (_tpr(results[arm], "0.005") for arm in (OURS, best))
+    ours, theirs = (of_seeds(results[arm], "0.005") for arm in (OURS, best))
     found = difference(ours, theirs)
     assert found is not None
     return f"{found.mean:+.3f}" if found.n == 1 else found.signed, str(found.n)
 
 
 def _mean(by_seed: Mapping[int, Mapping[str, Any]]) -> str:
-    return f"{estimate(_tpr(by_seed, '0.005')).mean:.3f}" if by_seed else ""
+    return f"{estimate(of_seeds(by_seed, '0.005')).mean:.3f}" if by_seed else ""
 
 
 def best_bce(results: Results) -> str:
@@ -98,9 +99,10 @@ def best_bce(results: Results) -> str:
 def _cell(by_seed: Mapping[int, Mapping[str, Any]]) -> str:
     if not by_seed:
         return ""
-    at_budget, below = (estimate(_tpr(by_seed, fpr)).mean for fpr in ("0.005", "0.001"))
+    at_budget, below = (estimate(of_seeds(by_seed, fpr)).mean for fpr in ("0.005", "0.001"))
     return f"{at_budget:.3f} ({below:.3f})"
 
 
-def _tpr(by_seed: Mapping[int, Mapping[str, Any]], fpr: str) -> dict[int, float]:
+def of_seeds(by_seed: Mapping[int, Mapping[str, Any]], fpr: str) -> dict[int, float]:
+    """Return the TPR at an FPR by seed."""
     return {seed: result["tpr"][fpr] for seed, result in by_seed.items()}

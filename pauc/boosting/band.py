@@ -16,7 +16,7 @@ from torch import Tensor
 from pauc.boosting.workers import Alone
 from pauc.config import Interpolation
 from pauc.core.quantiles import interpolate
-from pauc.native.boosting import rows_from
+from pauc.native.boosting import marked_rows
 from pauc.native.order import ascending_order
 
 _SAMPLE = 16_384
@@ -70,7 +70,7 @@ def band_of(
     inside = (near >= edges[1]) & (near <= edges[0])
     place = inside.cumsum(0) - 1
     below, above = (int(out.count_nonzero()) for out in (near < edges[1], near > edges[0]))
-    return Band(at[inside], place[order[below : len(order) - above]])
+    return Band(at[marked_rows(inside)], place[order[below : len(order) - above]])
 
 
 def _joint_top(
@@ -98,13 +98,9 @@ def _at_least(scores: Tensor, negative: Tensor, depth: int) -> Tensor:
     sample = torch.where(negative[::stride], scores[::stride], -math.inf)
     share = depth / stride
     place = min(len(sample), math.ceil(share + 4 * math.sqrt(share) + 4))
-    at = _from(scores, negative, sample.kthvalue(len(sample) - place + 1).values)
+    lowest = sample.kthvalue(len(sample) - place + 1).values
+    at = marked_rows((scores >= lowest).logical_and_(negative))
     if len(at) >= depth:
         return at
     lowest = torch.where(negative, scores, -math.inf).topk(depth).values[-1]
-    return _from(scores, negative, lowest)
-
-
-def _from(scores: Tensor, negative: Tensor, lowest: Tensor) -> Tensor:
-    at = rows_from(scores, negative, float(lowest))
-    return (negative & (scores >= lowest)).nonzero().squeeze(1) if at is None else at
+    return marked_rows((scores >= lowest).logical_and_(negative))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pauc.arrays import ArrayLike, as_tensor
 from pauc.checks import check_weights
+from pauc.native.boosting import marked_rows
 
 
 class Rows(NamedTuple):
@@ -61,10 +62,10 @@ def _rows_of_classes(labels: Tensor, columns: int) -> list[Tensor]:
     """Return the rows of each column's class, or raise where a label is none of them."""
     if columns == 1:
         # To find rows takes longer than to look at them: once, and no other search.
-        found = [labels.bool().nonzero().squeeze(1)]
+        found = [marked_rows(labels.bool())]
         legal = bool((labels[found[0]] == 1).all())
     else:
-        found = [(labels == label).nonzero().squeeze(1) for label in range(columns)]
+        found = [marked_rows(labels == label) for label in range(columns)]
         legal = sum(map(len, found)) == len(labels)
     if not legal:
         last = max(columns - 1, 1)

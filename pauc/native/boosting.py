@@ -38,19 +38,10 @@ def log_loss_(
     return True
 
 
-def rows_from(scores: Tensor, counted: Tensor, lowest: float) -> Tensor | None:
-    """Return which rows count and have a score of at least ``lowest``, int64 and ascending.
-
-    Args:
-        scores: ``[N]`` float64, contiguous.
-        counted: ``[N]`` bool, contiguous.
-
-    Returns:
-        None without the extension, or for tensors that are not on the CPU.
-    """
-    if extension.ext is None or not (has_memory(scores) and has_memory(counted)):
-        return None
-    found = torch.empty(len(scores), dtype=torch.int64)
-    at = addresses((scores, counted))
-    count = extension.ext.rows_from(len(scores), *at, lowest, found.data_ptr())
+def marked_rows(marked: Tensor) -> Tensor:
+    """Return the rows where ``marked`` ``[N]`` bool is true, int64 and ascending."""
+    if extension.ext is None or not has_memory(marked):
+        return marked.nonzero().squeeze(1)
+    marked, found = marked.contiguous(), torch.empty(len(marked), dtype=torch.int64)
+    count = extension.ext.marked_rows(len(marked), marked.data_ptr(), found.data_ptr())
     return found[:count]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pauc.native import extension
-from pauc.native.boosting import log_loss_, rows_from
+from pauc.native.boosting import log_loss_, marked_rows
 
 pytestmark = pytest.mark.skipif(extension.ext is None, reason="installed without a compiler")
 
@@ -45,19 +43,8 @@ def test_scores_without_end_saturate() -> None:
     assert hessian.tolist() == pytest.approx([1e-6, 1e-6, 0.1, 0.1])
 
 
-@given(
-    rows=st.lists(
-        st.tuples(st.one_of(st.floats(-3, 3), st.sampled_from([0.0, 1.0])), st.booleans()),
-        max_size=40,
-    ),
-    lowest=st.sampled_from([-math.inf, 0.0, 1.0, 2.5, math.inf]),
-)
-def test_rows_from_are_those_that_count_and_reach_it(
-    rows: list[tuple[float, bool]], lowest: float
-) -> None:
-    scores = torch.tensor([score for score, _ in rows], dtype=torch.float64)
-    counted = torch.tensor([counts for _, counts in rows], dtype=torch.bool)
-    found = rows_from(scores, counted, lowest)
-    assert found is not None
-    expected = [k for k, (score, counts) in enumerate(rows) if counts and score >= lowest]
-    assert found.tolist() == expected
+@given(st.lists(st.booleans(), max_size=40))
+def test_marked_rows_are_those(marked: list[bool]) -> None:
+    found = marked_rows(torch.tensor(marked, dtype=torch.bool))
+    assert found.dtype == torch.int64
+    assert found.tolist() == [k for k, mark in enumerate(marked) if mark]

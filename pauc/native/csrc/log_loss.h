@@ -1,5 +1,5 @@
-// The passes over all rows of a boosting round: the log-loss, and the rows with a high score. Each
-// is one loop, where operators of torch would read and write all rows several times.
+// The passes over all rows of a boosting round: the log-loss, and which rows are marked. Each is
+// one loop, where operators of torch would read and write all rows several times.
 
 #pragma once
 
@@ -43,15 +43,12 @@ inline void take_log_loss(const LogLoss& l) {
     }
 }
 
-// Writes those of the rows that count whose score is at least `lowest`, ascending, and returns how
-// many. `found` has room for all rows.
-inline size_t find_rows(
-    const double* score, const bool* counted, size_t rows, double lowest, int64_t* found
-) {
+// Writes the marked rows, ascending, and returns how many. `found` has room for all rows.
+inline size_t find_marked(const bool* marked, size_t rows, int64_t* found) {
     size_t count = 0;
     for (size_t i = 0; i < rows; ++i) {
         found[count] = static_cast<int64_t>(i);
-        count += counted[i] & (score[i] >= lowest);
+        count += marked[i];
     }
     return count;
 }

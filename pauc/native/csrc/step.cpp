@@ -244,25 +244,18 @@ PyObject* log_loss(PyObject*, PyObject* arguments) {
     Py_RETURN_NONE;
 }
 
-PyObject* rows_from(PyObject*, PyObject* arguments) {
+PyObject* marked_rows(PyObject*, PyObject* arguments) {
     Py_ssize_t rows;
-    double lowest;
-    Address at_score, at_counted, at_found;
-    if (!PyArg_ParseTuple(
-            arguments, "nKKdK:rows_from", &rows, &at_score, &at_counted, &lowest, &at_found
-        ))
+    Address at_marked, at_found;
+    if (!PyArg_ParseTuple(arguments, "nKK:marked_rows", &rows, &at_marked, &at_found))
         return nullptr;
-    const double* score;
-    const bool* counted;
+    const bool* marked;
     int64_t* found;
-    point(score, at_score);
-    point(counted, at_counted);
+    point(marked, at_marked);
     point(found, at_found);
     size_t count = 0;
-    const auto work = [&] {
-        count = find_rows(score, counted, static_cast<size_t>(rows), lowest, found);
-    };
-    if (!call(work)) return nullptr;
+    if (!call([&] { count = find_marked(marked, static_cast<size_t>(rows), found); }))
+        return nullptr;
     return PyLong_FromSize_t(count);
 }
 
@@ -284,7 +277,7 @@ PyMethodDef methods[] = {
     {"enter", by_dtype<enter<float>, enter<double>>, METH_VARARGS, "See pauc/native/entry.py."},
     {"sweep_pairs", sweep_pairs, METH_VARARGS, "See pauc/native/sweep.py."},
     {"log_loss", log_loss, METH_VARARGS, "See pauc/native/boosting.py."},
-    {"rows_from", rows_from, METH_VARARGS, "See pauc/native/boosting.py."},
+    {"marked_rows", marked_rows, METH_VARARGS, "See pauc/native/boosting.py."},
     {"ascending_order", ascending_order, METH_VARARGS, "See pauc/native/order.py."},
     {nullptr, nullptr, 0, nullptr},
 };
