@@ -48,12 +48,12 @@ def has_memory(part: Any) -> bool:
 def _is_sound(queue: QueueState) -> bool:
     """Return whether a queue's tensors have the dtypes, shapes and order that kernels read."""
     size = queue.weight.shape
+    of_targets = (torch.int8, queue.scores.shape) if queue.multilabel else (torch.int64, size)
     return (
-        not queue.multilabel
-        and queue.scores.dtype == queue.weight.dtype == torch.float32
-        and queue.targets.dtype == torch.int64
+        queue.scores.dtype == queue.weight.dtype == torch.float32
+        and (queue.targets.dtype, queue.targets.shape) == of_targets
         and queue.iid.dtype == torch.bool
-        and queue.scores.shape[1:] == queue.targets.shape == queue.iid.shape == size
+        and queue.scores.shape[1:] == queue.iid.shape == size
         and not (queue.scores.requires_grad or queue.weight.requires_grad)
         and all(part.is_contiguous() for part in queue[:4])
         and all(part.dtype == torch.int64 and part.numel() == 1 for part in queue[4:])
