@@ -14,6 +14,7 @@ import pauc
 from pauc.backends import plan_step
 from pauc.config import PAUCConfig
 from pauc.core.batch import Rows
+from pauc.presets import preset_for_budget
 from pauc.triton import triton_options
 
 
@@ -39,7 +40,7 @@ def test_every_kernel_compiles_for_a_gpu():
     """The interpreter takes what the compiler refuses; no GPU is needed to find that out."""
     done = run_python("-m", "tests.triton.compile_kernels", "80")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(done.stdout.splitlines()) == 9 + 10
+    assert len(done.stdout.splitlines()) == 9 + 10 + 10
 
 
 def a_batch(classes=1, count=40, seed=0):
@@ -84,6 +85,16 @@ def test_what_is_illegal_is_named(loss, change, message):
     assert int(loss.queue.step) == 0
 
 
+def test_every_class_of_labels_is_looked_at(everywhere):
+    del everywhere
+    loss = pauc.PAUCAtBudgetLoss(3, multilabel=True, queue_size=60, beta=0.2)
+    logits, targets = torch.randn(40, 3), torch.zeros(40, 3, dtype=torch.int64)
+    targets[5, 2] = 2
+    with pytest.raises(RuntimeError, match=r"targets must be whole numbers in 0\.\.1"):
+        loss(logits, targets)
+    assert int(loss.queue.step) == 0
+
+
 def test_the_weight_of_a_row_to_ignore_may_be_anything(loss):
     logits, targets = a_batch()
     weight = torch.ones(40)
@@ -107,8 +118,12 @@ class _Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("options", [{}, {"surrogate": "pairwise", "bce_weight": 1.0}], ids=str)
-def test_a_step_launches_at_most_twelve_kernels(everywhere, monkeypatch, options):
+RECIPE = preset_for_budget(0.2, batch_size=40, positive_rate=0.5).options
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("options", [{"beta": 0.2}, {**RECIPE, "weight_scale": "unit"}, RECIPE])
+def test_a_step_launches_at_most_twelve_kernels(everywhere, monkeypatch, options, multilabel):
     """Of a loss and its backward pass, the check of values and the queue's entry included."""
     del everywhere
     from triton.runtime.interpreter import InterpretedFunction
@@ -122,8 +137,8 @@ def test_a_step_launches_at_most_twelve_kernels(everywhere, monkeypatch, options
 
     monkeypatch.setattr(InterpretedFunction, "run", counted)
     logits, targets = a_batch()
-    loss = pauc.PAUCAtBudgetLoss(1, queue_size=60, beta=0.2, **options)
-    rows = Rows(logits, targets)
+    loss = pauc.PAUCAtBudgetLoss(1, queue_size=60, multilabel=multilabel, **options)
+    rows = Rows(logits, targets.view(-1, 1) if multilabel else targets)
     from pauc.triton.step import take_step
 
     def one_step():
@@ -139,7 +154,7 @@ def test_a_step_launches_at_most_twelve_kernels(everywhere, monkeypatch, options
         one_step()
     # The interpreter itself copies what it is given; and autograd sets or adds up `.grad`.
     ours = [name for name in operators.names if name in ("zeros", "_assert_async")]
-    assert len(kernels) + len(ours) == (12 if options else 11)
+    assert len(kernels) + len(ours) == (12 if "surrogate" in options else 11)
 
 
 @pytest.mark.parametrize("bce_weight", [0.0, 0.5])
