@@ -110,21 +110,53 @@ def _launch(
 ) -> None:
     """Launch what finds the loss and the gradient: six kernels, pairwise seven."""
     levels = levels_on(options.levels, found.loss.device)
-    held_iid = queue.iid.view(torch.uint8)
-    N, C, Q, R, S = shape.rows, shape.classes, shape.size, shape.ranks, shape.segments
-    cut: dict[str, int | str] = {
+    fixed: dict[str, int | str | bool] = {
         "SEGMENT": shape.segment,
         "BLOCK": shape.block,
         "LABELS": entry.labels,
         **LAUNCH,
     }
     order: dict[str, int | str] = {"KIND": options.interpolation, "EACH": options.ranks_each}
+    _select(entry, queue, shape, scratch, options, levels, check_values, fixed, order)
+    fixed |= {
+        **order,
+        "SCALE": options.scale,
+        "POOLED": options.pooled,
+        "SEGMENTS": shape.padded_segments,
+    }
+    surrogate = _pairwise if options.pairwise else _trapezoid
+    surrogate(entry, queue, shape, scratch, found, options, levels, fixed)
+    C = shape.classes
+    reduce.reduce_classes[(1,)](
+        scratch.partial, scratch.totals, scratch.numbers, scratch.sums, scratch.usable,
+        scratch.poison, scratch.bad, found.loss, found.per_class, found.valid, found.factor,
+        found.shares, found.earned, found.legal,
+        C, shape.segments, shape.parts, options.pauc_weight, options.bce_weight,
+        CLASSES=min(next_power(C), 32), PARTS=min(next_power(shape.parts), 128),
+        REDUCTION=options.reduction, ENTROPY=options.bce_weight != 0, **LAUNCH,
+    )  # fmt: skip
+
+
+def _select(
+    entry: TritonEntry,
+    queue: QueueState,
+    shape: Shape,
+    scratch: Scratch,
+    options: TritonOptions,
+    levels: Tensor,
+    check_values: bool,
+    fixed: dict[str, int | str | bool],
+    order: dict[str, int | str],
+) -> None:
+    """Launch the four passes over the digits of the pool's scores."""
+    held_iid = queue.iid.view(torch.uint8)
+    N, C, Q, R, S = shape.rows, shape.classes, shape.size, shape.ranks, shape.segments
     select.first_digits[(S, C)](
         entry.logits, entry.targets, entry.iid, entry.weight,
         queue.scores, queue.targets, held_iid, queue.weight, queue.cursor, queue.fill, queue.step,
         scratch.hist, scratch.sums, scratch.poison, scratch.admission, scratch.bad,
         N, C, Q, R, S, options.ignore_index, _largest(entry), CHECK=check_values,
-        ENTROPY=options.bce_weight != 0, EXPLAINED=options.explained, **cut,
+        ENTROPY=options.bce_weight != 0, EXPLAINED=options.explained, **fixed,
     )  # fmt: skip
     for number in (1, 2, 3):
         select.next_digits[(S, C, R)](
@@ -132,25 +164,8 @@ def _launch(
             queue.scores, queue.targets, held_iid, queue.fill,
             levels, scratch.hist, scratch.prefix, scratch.rank,
             N, C, Q, R, options.ignore_index,
-            PASS=number, **cut, **order,
+            PASS=number, **fixed, **order,
         )  # fmt: skip
-    surrogate = _pairwise if options.pairwise else _trapezoid
-    fixed: dict[str, int | str | bool] = {
-        **cut,
-        **order,
-        "SCALE": options.scale,
-        "POOLED": options.pooled,
-        "SEGMENTS": shape.padded_segments,
-    }
-    surrogate(entry, queue, shape, scratch, found, options, levels, fixed)
-    reduce.reduce_classes[(1,)](
-        scratch.partial, scratch.totals, scratch.numbers, scratch.sums, scratch.usable,
-        scratch.poison, scratch.bad, found.loss, found.per_class, found.valid, found.factor,
-        found.shares, found.earned, found.legal,
-        C, S, shape.parts, options.pauc_weight, options.bce_weight,
-        CLASSES=min(next_power(C), 32), PARTS=min(next_power(shape.parts), 128),
-        REDUCTION=options.reduction, ENTROPY=options.bce_weight != 0, **LAUNCH,
-    )  # fmt: skip
 
 
 def _trapezoid(

@@ -53,10 +53,8 @@ def list_rows(
             positive = tl.where(live, positive, 0)
         inside = (score >= lower) & (score <= upper)
         negative = (present & ~own & inside & counted).to(tl.int32)
-        place = positives + tl.cumsum(positive) - positive
-        tl.store(front + place, m, mask=positive > 0)
-        place = SEGMENT - 1 - (negatives + tl.cumsum(negative) - negative)
-        tl.store(front + place, m, mask=negative > 0)
+        append(front, 1, positives, positive, m)
+        append(front + SEGMENT - 1, -1, negatives, negative, m)
         positives += tl.sum(positive)
         negatives += tl.sum(negative)
         live_negatives += tl.sum(tl.where(live, negative, 0))
@@ -65,6 +63,13 @@ def list_rows(
     tl.store(counts + c * S + s, positives)
     tl.store(counts + (C + c) * S + s, negatives)
     tl.store(counts + (2 * C + c) * S + s, live_negatives)
+
+
+@triton.jit
+def append(first, stride, count, member, m):
+    """Write the rows ``m`` whose ``member`` is 1, and not 0, behind the ``count`` of a list."""
+    place = count + tl.cumsum(member) - member
+    tl.store(first + stride * place, m, mask=member > 0)
 
 
 @triton.jit
@@ -120,6 +125,29 @@ def sum_pairs(
     number = tl.maximum(n_count, 1).to(tl.float64)
     steep = 1 / (tl.where(counted, total, 1.0) * number * tau)
     held = fill_of(fill, Q)
+    contribution = pairs_of_positives(
+        logits, weight, held_scores, held_weight, rows, gradient,
+        p_ends, p_each, p_count, n_ends, n_each, n_count,
+        tau, -steep * live_factor(total, live_total, LIVE), held, t, c, N, C, Q, S, T,
+        SEGMENT, TILE, LOGISTIC,
+    )  # fmt: skip
+    tl.store(partial + c.to(tl.int64) * T + t, contribution)
+    pairs_of_negatives(
+        logits, weight, held_scores, held_weight, rows, gradient,
+        p_ends, p_each, p_count, l_ends, l_each, l_count,
+        tau, steep * live_factor(number, l_count.to(tl.float64), LIVE), held, t, c, N, C, Q, S, T,
+        SEGMENT, TILE, LOGISTIC,
+    )  # fmt: skip
+
+
+@triton.jit
+def pairs_of_positives(
+    logits, weight, held_scores, held_weight, rows, gradient,
+    p_ends, p_each, p_count, n_ends, n_each, n_count,
+    tau, steep, held, t, c, N, C, Q, S, T,
+    SEGMENT: tl.constexpr, TILE: tl.constexpr, LOGISTIC: tl.constexpr,
+):  # fmt: skip
+    """Return the sum of links of a program's positives; write the gradient of the live ones."""
     i = tl.arange(0, TILE)
     contribution = tl.zeros([TILE], tl.float64)
     for first in range(t * TILE, p_count, T * TILE):
@@ -137,12 +165,21 @@ def sum_pairs(
             values += tl.where(among[None, :], link, 0.0)
             slopes += tl.where(among[None, :], steepness, 0.0)
         contribution += tl.where(real, tl.sum(values, axis=1) * w, 0.0)
-        moves = -steep * live_factor(total, live_total, LIVE) * w * tl.sum(slopes, axis=1)
+        moves = steep * w * tl.sum(slopes, axis=1)
         at = gradient + m.to(tl.int64) * C + c
         tl.store(at, moves.to(tl.float32), mask=real & (m < N))
-    tl.store(partial + c.to(tl.int64) * T + t, tl.sum(contribution))
+    return tl.sum(contribution)
 
-    back = steep * live_factor(number, l_count.to(tl.float64), LIVE)
+
+@triton.jit
+def pairs_of_negatives(
+    logits, weight, held_scores, held_weight, rows, gradient,
+    p_ends, p_each, p_count, l_ends, l_each, l_count,
+    tau, steep, held, t, c, N, C, Q, S, T,
+    SEGMENT: tl.constexpr, TILE: tl.constexpr, LOGISTIC: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient of a program's live negatives."""
+    i = tl.arange(0, TILE)
     for first in range(t * TILE, l_count, T * TILE):
         real = first + i < l_count
         n = listed(rows, l_ends, l_each, first + i, real, c, S, SEGMENT, False)
@@ -157,4 +194,4 @@ def sum_pairs(
             _, steepness = link_of((x[None, :] - y[:, None]) / tau, LOGISTIC)
             slopes += steepness * w[None, :]
         at = gradient + n.to(tl.int64) * C + c
-        tl.store(at, (back * tl.sum(slopes, axis=1)).to(tl.float32), mask=real)
+        tl.store(at, (steep * tl.sum(slopes, axis=1)).to(tl.float32), mask=real)

@@ -126,7 +126,7 @@ def first_digits(
                 cross += entropy
                 live_cross += tl.where(live, entropy, 0.0)
         if CHECK:
-            if is_first_look(c, LABELS):
+            if is_first_look(c, LABELS) & (start < N):
                 wrong = count_illegal(targets, weight, m, c, N, C, ignore_index, largest, LABELS)
                 tl.atomic_add(bad, wrong)
     into = sums + (c.to(tl.int64) * S + s) * 6
