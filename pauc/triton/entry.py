@@ -22,7 +22,7 @@ class TritonEntry(NamedTuple):
     """
 
     logits: Tensor  # [N, C] floating
-    targets: Tensor  # [N] integers; multi-label [N, C], flattened
+    targets: Tensor  # [N] whole numbers of any dtype; multi-label [N, C], flattened
     iid: Tensor | None  # [N] uint8
     weight: Tensor | None  # [N] real
     admission: Tensor  # [N] int32, 1 for a row that may enter; the step's kernels write it
@@ -52,9 +52,10 @@ def make_entry(rows: Rows, admission: Tensor, ignore_index: int, labels: str) ->
     """Return the rows as kernels read them."""
     iid = None if rows.iid_mask is None else rows.iid_mask.contiguous().view(torch.uint8)
     weight = None if rows.sample_weight is None else rows.sample_weight.detach().contiguous()
+    targets = rows.targets.detach().contiguous().reshape(-1)
     return TritonEntry(
         rows.logits.detach().contiguous(),
-        rows.targets.detach().contiguous().reshape(-1),
+        targets.view(torch.uint8) if targets.dtype == torch.bool else targets,
         iid,
         weight,
         admission,

@@ -14,7 +14,7 @@ from pauc.core.batch import Rows
 from pauc.core.queue import QueueState
 
 _LOGITS = (torch.float32, torch.float16, torch.bfloat16)
-_TARGETS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_TARGETS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 def is_readable(rows: Rows, queue: QueueState) -> bool:
@@ -26,7 +26,7 @@ def is_readable(rows: Rows, queue: QueueState) -> bool:
         get_proxy_mode() is None
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and rows.logits.dtype in _LOGITS
-        and rows.targets.dtype in _TARGETS
+        and rows.targets.dtype in (*_TARGETS, *_LOGITS, torch.float64)
         and rows.logits.shape[0] > 0
         and all(part is None or has_memory(part) for part in (*rows, *queue))
         and not any(part is not None and part.is_neg() for part in rows)

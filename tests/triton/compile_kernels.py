@@ -83,7 +83,7 @@ def main() -> None:
     )
     recipe = preset_for_budget(0.01, batch_size=300, positive_rate=0.2).options
     logits = torch.zeros(300, 5, dtype=torch.float16).requires_grad_()
-    steps += launches_of(Rows(logits, torch.zeros(300, 5, dtype=torch.int8)), recipe)
+    steps += launches_of(Rows(logits, torch.zeros(300, 5)), recipe)
     for capability in map(int, sys.argv[1:]):
         for kernel, given in steps:
             compile_launch(kernel, given, capability)

@@ -15,7 +15,7 @@ from tests.oracles.reference import Options, reference_step
 from tests.oracles.reference_multilabel import multilabel_columns, multilabel_loss
 
 pytestmark = [
-    pytest.mark.usefixtures("everywhere"),
+    pytest.mark.usefixtures("everywhere", "several_segments"),
     # NumPy, in which the interpreter computes, warns of a nan or infinite logit; a GPU does not.
     pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning"),
 ]
@@ -25,6 +25,16 @@ BATCH = 80
 # A gradient has the digits of the logits' dtype; so has the logit itself, but both sides read that.
 DIGITS = {torch.float32: 2e-4, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 kinds = pytest.mark.parametrize("kind", CLASSES)
+
+
+@pytest.fixture
+def several_segments(device, monkeypatch):
+    """Most of the queue lies in other blocks than the batch."""
+    del device
+    from pauc.triton import entry, memory
+
+    for module in (entry, memory):
+        monkeypatch.setattr(module, "BLOCK", 128)
 
 
 def draw(kind, count, g, *, gap=2.0):
@@ -57,7 +67,8 @@ def a_loss(kind, sampler=None, **options):
     rates = {"sampler": sampler}
     if sampler is None:
         rates = {"batch_size": BATCH, "positive_rate": 0.25}
-    more = {"num_classes": CLASSES[kind], "multilabel": kind == "multilabel"}
+    # A queue that wraps; the interpreter takes its time for one as long as the recipe's.
+    more = {"num_classes": CLASSES[kind], "multilabel": kind == "multilabel", "queue_size": 150}
     loss = PAUCAtBudgetLoss.for_budget(0.05, **rates, **more, **options)
     loss._warned = {"degenerate", "starved", "rate", "mask"}
     return loss
@@ -129,7 +140,12 @@ def test_recipe_equals_operators_and_oracle(kind, dtype):
 
 @pytest.mark.parametrize(
     ("kind", "targets_dtype"),
-    [("binary", torch.int64), ("index", torch.uint8), ("multilabel", torch.int8)],
+    [
+        ("binary", torch.float32),
+        ("index", torch.uint8),
+        ("multilabel", torch.float16),
+        ("multilabel", torch.bool),  # in which no label is missing
+    ],
 )
 def test_recipe_of_a_sampler_equals_operators_and_oracle(kind, targets_dtype):
     """Added positives and hard negatives, which the mask keeps out of the band's edges alone."""

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from pauc.triton.kernels.rows import targets_of
+from pauc.triton.kernels.rows import given_targets, targets_of
 
 
 @triton.jit
@@ -14,7 +14,11 @@ def count_illegal(
     live = m < N
     target = targets_of(targets, m, c, live, C, LABELS)
     present = live & (target != ignore_index)
-    wrong = tl.sum((present & ((target < 0) | (target > largest))).to(tl.int32))
+    unknown = present & ((target < 0) | (target > largest))
+    if targets.dtype.element_ty.is_floating():
+        given = given_targets(targets, m, c, live, C, LABELS)
+        unknown = unknown | (live & (given.to(tl.float64) != target.to(tl.float64)))
+    wrong = tl.sum(unknown.to(tl.int32))
     if weight is not None:
         given = tl.load(weight + m, mask=live, other=0).to(tl.float32)
         fine = (given >= 0) & (given < float("inf"))

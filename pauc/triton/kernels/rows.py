@@ -30,12 +30,18 @@ def scores_of(logits, held_scores, m, c, N, C, Q, held):
 
 
 @triton.jit
-def targets_of(targets, m, c, live, C, LABELS: tl.constexpr):
-    """Return the batch's targets for class ``c``, int64; 0 where ``live`` does not hold."""
+def given_targets(targets, m, c, live, C, LABELS: tl.constexpr):
+    """Return the batch's targets for class ``c`` as they came; 0 where ``live`` does not hold."""
     at = m.to(tl.int64)
     if LABELS == "multilabel":
         at = at * C + c
-    return tl.load(targets + at, mask=live, other=0).to(tl.int64)
+    return tl.load(targets + at, mask=live, other=0)
+
+
+@triton.jit
+def targets_of(targets, m, c, live, C, LABELS: tl.constexpr):
+    """Return the batch's targets for class ``c``, int64; 0 where ``live`` does not hold."""
+    return given_targets(targets, m, c, live, C, LABELS).to(tl.int64)
 
 
 @triton.jit
