@@ -65,11 +65,11 @@ class Scratch(NamedTuple):
     hist: Tensor  # [C, 1 + 3 R, 256] int32, of zeros, as the three that follow
     poison: Tensor  # [C] int32
     bad: Tensor  # [1] int32
-    rejected: Tensor  # [N] int32
+    admission: Tensor  # [N] int32
     prefix: Tensor  # [3, C, R] int32
     rank: Tensor  # [3, C, R] int32
     usable: Tensor  # [C] int32
-    sums: Tensor  # [C, S, 4] float64
+    sums: Tensor  # [C, S, 6] float64
     totals: Tensor  # [C] float64
     numbers: Tensor  # [C] float64
     partial: Tensor  # [C, T] float64
@@ -81,7 +81,7 @@ def make_scratch(shape: Shape, device: torch.device) -> Scratch:
     zero_sizes = [C * (1 + 3 * R) * 256, C, 1, shape.rows]
     zeros = torch.zeros(sum(zero_sizes), dtype=torch.int32, device=device)
     ints = torch.empty(6 * C * R + C, dtype=torch.int32, device=device)
-    sizes = [4 * C * shape.segments, C, C, C * shape.parts]
+    sizes = [6 * C * shape.segments, C, C, C * shape.parts]
     doubles = torch.empty(sum(sizes), dtype=torch.float64, device=device)
     parts = _cut(zeros, zero_sizes), _cut(ints, [3 * C * R, 3 * C * R, C]), _cut(doubles, sizes)
     return Scratch(*(part for piece in parts for part in piece))
@@ -102,10 +102,11 @@ class Found(NamedTuple):
     gradient: Tensor  # [N, C] float32, of `per_class`
     factor: Tensor  # [] float32, of each class's loss in the loss
     shares: Tensor  # [C] float32, of a row's cross-entropy in the loss; unwritten without one
+    earned: Tensor | None  # [C] float32, what is explained, which `factor` has not; None: 1
     legal: Tensor  # [] int32, 0 where a value is not legal
 
 
-def make_found(shape: Shape, by_class: bool, device: torch.device) -> Found:
+def make_found(shape: Shape, options: TritonOptions, device: torch.device) -> Found:
     """Allocate what a step finds."""
     C = shape.classes
 
@@ -113,7 +114,7 @@ def make_found(shape: Shape, by_class: bool, device: torch.device) -> Found:
         return torch.empty(size, dtype=dtype, device=device)
 
     return Found(
-        loss=empty(C) if by_class else empty(),
+        loss=empty(C) if options.reduction == "none" else empty(),
         per_class=empty(C),
         valid=empty(C, dtype=torch.uint8),
         degenerate=empty(C, dtype=torch.uint8),
@@ -121,6 +122,7 @@ def make_found(shape: Shape, by_class: bool, device: torch.device) -> Found:
         gradient=empty(shape.rows, C),
         factor=empty(),
         shares=empty(C),
+        earned=empty(C) if options.explained else None,
         legal=empty(dtype=torch.int32),
     )
 

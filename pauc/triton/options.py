@@ -26,12 +26,12 @@ SUPPORT = Support(
         "gradient_scale": ("pool", "live"),
         "bce_weight": ANY,
         "pauc_weight": ANY,
+        "weight_scale": ("unit", "explained"),
     },
     at_default=(
         "budget_basis",
         "max_pool_size",
         "edge_gradient",
-        "weight_scale",
         "max_beta",
         "precision",
         "base_rate",
@@ -51,6 +51,7 @@ class TritonOptions(NamedTuple):
     reduction: str
     pooled: bool  # the numerator has the queue's positives
     live_gradient: bool
+    explained: bool  # a class's loss weighs what the pool's scores explain; with a cross-entropy
     logistic: bool
     ignore_index: int
     temperature: float
@@ -76,6 +77,7 @@ def triton_options(config: LossConfig) -> TritonOptions | None:
         reduction=config.reduction,
         pooled=config.pos_numerator == "pool",
         live_gradient=config.gradient_scale == "live",
+        explained=config.weight_scale == "explained",
         logistic=pairwise and config.link == "logistic",
         ignore_index=int(config.ignore_index),
         temperature=float(config.temperature),

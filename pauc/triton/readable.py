@@ -14,7 +14,7 @@ from pauc.core.batch import Rows
 from pauc.core.queue import QueueState
 
 _LOGITS = (torch.float32, torch.float16, torch.bfloat16)
-_TARGETS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_TARGETS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 def is_readable(rows: Rows, queue: QueueState) -> bool:
@@ -26,7 +26,7 @@ def is_readable(rows: Rows, queue: QueueState) -> bool:
         get_proxy_mode() is None
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and rows.logits.dtype in _LOGITS
-        and rows.targets.dtype in _TARGETS
+        and rows.targets.dtype in (*_TARGETS, *_LOGITS, torch.float64)
         and rows.logits.shape[0] > 0
         and all(part is None or has_memory(part) for part in (*rows, *queue))
         and not any(part is not None and part.is_neg() for part in rows)
@@ -48,12 +48,12 @@ def has_memory(part: Any) -> bool:
 def _is_sound(queue: QueueState) -> bool:
     """Return whether a queue's tensors have the dtypes, shapes and order that kernels read."""
     size = queue.weight.shape
+    of_targets = (torch.int8, queue.scores.shape) if queue.multilabel else (torch.int64, size)
     return (
-        not queue.multilabel
-        and queue.scores.dtype == queue.weight.dtype == torch.float32
-        and queue.targets.dtype == torch.int64
+        queue.scores.dtype == queue.weight.dtype == torch.float32
+        and (queue.targets.dtype, queue.targets.shape) == of_targets
         and queue.iid.dtype == torch.bool
-        and queue.scores.shape[1:] == queue.targets.shape == queue.iid.shape == size
+        and queue.scores.shape[1:] == queue.iid.shape == size
         and not (queue.scores.requires_grad or queue.weight.requires_grad)
         and all(part.is_contiguous() for part in queue[:4])
         and all(part.dtype == torch.int64 and part.numel() == 1 for part in queue[4:])

@@ -65,15 +65,16 @@ def take_step(
     if options.pairwise and _most_pairs(shape, options) > MOST_PAIRS:
         return None
     device = rows.logits.device
-    found = make_found(shape, options.reduction == "none", device)
+    found = make_found(shape, options, device)
     # Under a transform of torch.func, new tensors are wrappers even where the rows are not.
     if not has_memory(found.gradient):
         return None
     scratch = make_scratch(shape, device)
-    entry = make_entry(rows, scratch.rejected, options.ignore_index)
+    labels = "multilabel" if queue.multilabel else "binary" if classes == 1 else "index"
+    entry = make_entry(rows, scratch.admission, options.ignore_index, labels)
     _launch(entry, queue, shape, scratch, found, options, check_values)
     if check_values:
-        torch._assert_async(found.legal, _complaint(entry, shape, options))
+        torch._assert_async(found.legal, _complaint(entry))
     if rows.logits.requires_grad and torch.is_grad_enabled():
         attach(rows, queue, entry, found, options.bce_weight != 0, again)
     flags = found.valid.view(torch.bool), found.degenerate.view(torch.bool)
@@ -87,15 +88,15 @@ def _most_pairs(shape: Shape, options: TritonOptions) -> float:
     return shape.classes * width * pool**2 / 4
 
 
-def _complaint(entry: TritonEntry, shape: Shape, options: TritonOptions) -> str:
+def _complaint(entry: TritonEntry) -> str:
     """Return what must hold, in fewer characters than a device assertion takes (256)."""
-    legal = f"whole numbers in 0..{_largest(shape)} or ignore_index={options.ignore_index}"
+    legal = f"whole numbers in 0..{_largest(entry)} or ignore_index={entry.ignore_index}"
     weights = "; sample_weight finite and non-negative" if entry.weight is not None else ""
     return f"targets must be {legal}{weights}; the queue's counters those of a queue"
 
 
-def _largest(shape: Shape) -> int:
-    return max(shape.classes - 1, 1)
+def _largest(entry: TritonEntry) -> int:
+    return entry.logits.shape[1] - 1 if entry.labels == "index" else 1
 
 
 def _launch(
@@ -109,21 +110,53 @@ def _launch(
 ) -> None:
     """Launch what finds the loss and the gradient: six kernels, pairwise seven."""
     levels = levels_on(options.levels, found.loss.device)
-    held_iid = queue.iid.view(torch.uint8)
-    N, C, Q, R, S = shape.rows, shape.classes, shape.size, shape.ranks, shape.segments
-    cut: dict[str, int] = {
+    fixed: dict[str, int | str | bool] = {
         "SEGMENT": shape.segment,
         "BLOCK": shape.block,
-        "BINARY": int(C == 1),
+        "LABELS": entry.labels,
         **LAUNCH,
     }
     order: dict[str, int | str] = {"KIND": options.interpolation, "EACH": options.ranks_each}
+    _select(entry, queue, shape, scratch, options, levels, check_values, fixed, order)
+    fixed |= {
+        **order,
+        "SCALE": options.scale,
+        "POOLED": options.pooled,
+        "SEGMENTS": shape.padded_segments,
+    }
+    surrogate = _pairwise if options.pairwise else _trapezoid
+    surrogate(entry, queue, shape, scratch, found, options, levels, fixed)
+    C = shape.classes
+    reduce.reduce_classes[(1,)](
+        scratch.partial, scratch.totals, scratch.numbers, scratch.sums, scratch.usable,
+        scratch.poison, scratch.bad, found.loss, found.per_class, found.valid, found.factor,
+        found.shares, found.earned, found.legal,
+        C, shape.segments, shape.parts, options.pauc_weight, options.bce_weight,
+        CLASSES=min(next_power(C), 32), PARTS=min(next_power(shape.parts), 128),
+        REDUCTION=options.reduction, ENTROPY=options.bce_weight != 0, **LAUNCH,
+    )  # fmt: skip
+
+
+def _select(
+    entry: TritonEntry,
+    queue: QueueState,
+    shape: Shape,
+    scratch: Scratch,
+    options: TritonOptions,
+    levels: Tensor,
+    check_values: bool,
+    fixed: dict[str, int | str | bool],
+    order: dict[str, int | str],
+) -> None:
+    """Launch the four passes over the digits of the pool's scores."""
+    held_iid = queue.iid.view(torch.uint8)
+    N, C, Q, R, S = shape.rows, shape.classes, shape.size, shape.ranks, shape.segments
     select.first_digits[(S, C)](
         entry.logits, entry.targets, entry.iid, entry.weight,
         queue.scores, queue.targets, held_iid, queue.weight, queue.cursor, queue.fill, queue.step,
-        scratch.hist, scratch.sums, scratch.poison, scratch.rejected, scratch.bad,
-        N, C, Q, R, S, options.ignore_index, _largest(shape),
-        POOLED=options.pooled, CHECK=check_values, ENTROPY=options.bce_weight != 0, **cut,
+        scratch.hist, scratch.sums, scratch.poison, scratch.admission, scratch.bad,
+        N, C, Q, R, S, options.ignore_index, _largest(entry), CHECK=check_values,
+        ENTROPY=options.bce_weight != 0, EXPLAINED=options.explained, **fixed,
     )  # fmt: skip
     for number in (1, 2, 3):
         select.next_digits[(S, C, R)](
@@ -131,24 +164,8 @@ def _launch(
             queue.scores, queue.targets, held_iid, queue.fill,
             levels, scratch.hist, scratch.prefix, scratch.rank,
             N, C, Q, R, options.ignore_index,
-            PASS=number, **cut, **order,
+            PASS=number, **fixed, **order,
         )  # fmt: skip
-    surrogate = _pairwise if options.pairwise else _trapezoid
-    fixed: dict[str, int | str | bool] = {
-        **cut,
-        **order,
-        "SCALE": options.scale,
-        "POOLED": options.pooled,
-        "SEGMENTS": shape.padded_segments,
-    }
-    surrogate(entry, queue, shape, scratch, found, options, levels, fixed)
-    reduce.reduce_classes[(1,)](
-        scratch.partial, scratch.totals, scratch.numbers, scratch.sums, scratch.usable,
-        scratch.poison, scratch.bad, found.loss, found.per_class, found.valid, found.factor,
-        found.shares, found.legal, C, S, shape.parts, options.pauc_weight, options.bce_weight,
-        CLASSES=min(next_power(C), 32), PARTS=min(next_power(shape.parts), 128),
-        REDUCTION=options.reduction, ENTROPY=options.bce_weight != 0, **LAUNCH,
-    )  # fmt: skip
 
 
 def _trapezoid(
@@ -202,5 +219,5 @@ def _pairwise(
         scratch.sums, listed, counts, scratch.usable, taus, scratch.numbers,
         scratch.partial, found.gradient, N, C, Q, S, shape.parts,
         SEGMENT=shape.segment, SEGMENTS=shape.padded_segments, TILE=TILE,
-        LIVE=options.live_gradient, LOGISTIC=options.logistic, **LAUNCH,
+        POOLED=options.pooled, LIVE=options.live_gradient, LOGISTIC=options.logistic, **LAUNCH,
     )  # fmt: skip

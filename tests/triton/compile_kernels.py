@@ -17,6 +17,7 @@ from triton.runtime.jit import JITFunction
 
 from pauc import PAUCConfig, init_queue
 from pauc.core.batch import Rows
+from pauc.presets import preset_for_budget
 from pauc.triton import triton_options
 
 TYPES = {
@@ -24,7 +25,9 @@ TYPES = {
     torch.float64: "*fp64",
     torch.int32: "*i32",
     torch.int64: "*i64",
+    torch.int8: "*i8",
     torch.uint8: "*u8",
+    torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
 }
 
@@ -43,7 +46,8 @@ def launches_of(rows: Rows, options: dict) -> list[tuple[JITFunction, dict]]:
     run, check = JITFunction.run, torch._assert_async
     JITFunction.run, torch._assert_async = record, lambda *_: None
     try:
-        queue = init_queue(3000, rows.logits.shape[1])
+        multilabel = rows.targets.ndim == 2
+        queue = init_queue(3000, rows.logits.shape[1], multilabel=multilabel)
         plan = triton_options(PAUCConfig(**options))
         outcome = take_step(rows, queue, plan, None, check_values=True)
         outcome.entry.into(queue, in_place=True)
@@ -77,6 +81,9 @@ def main() -> None:
     steps = launches_of(plain, {}) + launches_of(
         full, {"surrogate": "pairwise", "link": "logistic", "reduction": "none", **more}
     )
+    recipe = preset_for_budget(0.01, batch_size=300, positive_rate=0.2).options
+    logits = torch.zeros(300, 5, dtype=torch.float16).requires_grad_()
+    steps += launches_of(Rows(logits, torch.zeros(300, 5)), recipe)
     for capability in map(int, sys.argv[1:]):
         for kernel, given in steps:
             compile_launch(kernel, given, capability)

@@ -57,6 +57,29 @@ def test_steps_equal_the_operators(surrogate, classes, options):
         assert all(torch.equal(a, b) for a, b in zip(kernels.queue, operators.queue, strict=True))
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_recipe_equals_the_operators(multilabel):
+    """Of logits that explain a part of the targets, so that the pairs have a weight."""
+    g = torch.Generator().manual_seed(0)
+    kernels, operators = (
+        pauc.PAUCAtBudgetLoss.for_budget(
+            0.01, batch_size=1000, positive_rate=0.1, num_classes=10, multilabel=multilabel
+        ).cuda()
+        for _ in range(2)
+    )
+    operators._plan = operators._plan._replace(triton=None)
+    kernels._warned = operators._warned = {"degenerate", "starved"}
+    for _ in range(8):
+        own = torch.nn.functional.one_hot(torch.randint(0, 10, (1000,), generator=g), 10)
+        logits = (torch.randn(1000, 10, generator=g) + 6 * own - 4).cuda()
+        targets = (own if multilabel else own.argmax(dim=1)).cuda()
+        value, grad = step_of(kernels, logits, targets)
+        expected, expected_grad = step_of(operators, logits, targets)
+        assert torch.allclose(value, expected, rtol=1e-5, atol=2e-6)
+        assert torch.allclose(grad, expected_grad, rtol=1e-3, atol=1e-8)
+        assert all(torch.equal(a, b) for a, b in zip(kernels.queue, operators.queue, strict=True))
+
+
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_two_runs_are_the_same_to_the_bit(surrogate):
     runs = []

@@ -25,7 +25,14 @@ from tests.core.test_loss_against_oracle import (
     reference_of,
     tolerance,
 )
+from tests.core.test_multilabel import (
+    as_labelled_rows,
+    check_against_reference,
+    multilabel_problems,
+)
+from tests.core.test_multilabel import as_tensors as labelled_tensors
 from tests.oracles.knife_edges import classes_in_doubt
+from tests.oracles.reference_multilabel import advance
 from tests.oracles.strategies import Batch, Problem, problems
 
 pytestmark = [
@@ -119,13 +126,17 @@ def test_steps_equal_the_oracle(problem):
 
 
 def check_gradient(problem, batch, queue, rows, state, outcome) -> None:
-    """Against the operators in float64, on the same float32 rows."""
+    """Against the operators, but where rounding decides a class."""
     args, keywords = reference_arguments(problem, batch, queue)
-    if any(classes_in_doubt(*args, **keywords, **problem.options)):
-        return
+    if not any(classes_in_doubt(*args, **keywords, **problem.options)):
+        compare_gradients(rows, state, outcome, problem.options)
+
+
+def compare_gradients(rows, state, outcome, options) -> None:
+    """With that of the operators in float64, on the same float32 rows."""
     logits = rows.logits.detach().double().requires_grad_()
     wide = state._replace(scores=state.scores.double(), weight=state.weight.double())
-    expected = by_operators(rows._replace(logits=logits), wide, problem.options)
+    expected = by_operators(rows._replace(logits=logits), wide, options)
     (wanted,) = torch.autograd.grad(expected.loss[expected.valid].sum()
                                     if expected.loss.ndim else expected.loss, logits)  # fmt: skip
     loss = outcome.loss[outcome.valid].sum() if outcome.loss.ndim else outcome.loss
@@ -137,6 +148,29 @@ def check_gradient(problem, batch, queue, rows, state, outcome) -> None:
     assert torch.allclose(
         found.double(), wanted, rtol=digits, atol=digits * largest + 1e-7, equal_nan=True
     )
+
+
+@few
+@given(multilabel_problems(dtypes=("float32", "float16", "bfloat16")).map(supported))
+def test_multilabel_steps_equal_the_oracle(problem):
+    """Labels that are missing, for a class or for all of a row's; the queue has them as well."""
+    size, classes = problem.queue_size, problem.num_classes
+    state = pauc.init_queue(size, classes, multilabel=True)
+    ignore_index = problem.options.get("ignore_index", -100)
+    queue: list = []
+    for batch in problem.batches:
+        if not batch.targets:
+            continue
+        logits, targets, more = labelled_tensors(problem, batch)
+        rows = Rows(logits, targets, more["iid_mask"], more["sample_weight"])
+        outcome = triton_step(rows, state, problem.options)
+        doubts = check_against_reference(problem, batch, queue, outcome)
+        if not any(doubts):
+            compare_gradients(rows, state, outcome, problem.options)
+        side = batch.iid, batch.weight, size, ignore_index
+        queue = advance(queue, logits.tolist(), batch.targets, *side)
+        state = outcome.entry.into(state)
+        assert as_labelled_rows(state) == queue
 
 
 @settings(few, max_examples=8)

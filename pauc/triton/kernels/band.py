@@ -1,9 +1,11 @@
-"""The band of a class and what its positives weigh, as each program reads them off the digits."""
+"""The band of a class, as each program reads it off the digits, and the step across it."""
 
 import triton
 import triton.language as tl
 
 from pauc.triton.kernels.select import last_rank, quantile
+
+TINY: tl.constexpr = tl.constexpr(1.1754943508222875e-38)  # the smallest normal float32
 
 
 @triton.jit
@@ -33,15 +35,6 @@ def width_of(
 
 
 @triton.jit
-def weight_sums(sums, c, S, SEGMENTS: tl.constexpr):
-    """Return what a class's positives weigh together, and the live ones of them."""
-    s = tl.arange(0, SEGMENTS)
-    at = sums + (c.to(tl.int64) * S + s) * 4
-    total = tl.sum(tl.load(at, mask=s < S, other=0.0))
-    return total, tl.sum(tl.load(at + 1, mask=s < S, other=0.0))
-
-
-@triton.jit
 def live_factor(total, live, LIVE: tl.constexpr):
     """Return what scales one side's gradient for ``gradient_scale="live"``, float64."""
     factor = total * 0 + 1
@@ -53,16 +46,16 @@ def live_factor(total, live, LIVE: tl.constexpr):
 @triton.jit
 def store_class(usable, degenerate, ref_count, totals, c, tau, count, total):
     """Store what the last kernel needs of a class."""
-    tiny = 1.1754943508222875e-38
-    tl.store(usable + c, ((count > 0) & (tau > tiny) & (total > 0)).to(tl.int32))
-    tl.store(degenerate + c, ((count > 0) & (tau <= tiny)).to(tl.uint8))
+    tl.store(usable + c, is_usable(count, tau, total).to(tl.int32))
+    tl.store(degenerate + c, ((count > 0) & (tau <= TINY)).to(tl.uint8))
     tl.store(ref_count + c, count.to(tl.int64))
     tl.store(totals + c, total)
 
 
 @triton.jit
 def is_usable(count, tau, total):
-    return (count > 0) & (tau > 1.1754943508222875e-38) & (total > 0)
+    """Return whether a class has reference rows that differ, and positives of some weight."""
+    return (count > 0) & (tau > TINY) & (total > 0)
 
 
 @triton.jit

@@ -8,16 +8,10 @@ is room. The live rows come first among either, as they do in the pool.
 import triton
 import triton.language as tl
 
-from pauc.triton.kernels.band import (
-    is_usable,
-    live_factor,
-    soft_step,
-    store_class,
-    weight_sums,
-    width_of,
-)
-from pauc.triton.kernels.rows import fill_of, scores_of, targets_of, weights_of
+from pauc.triton.kernels.band import is_usable, live_factor, soft_step, store_class, width_of
+from pauc.triton.kernels.rows import fill_of, labels_of, scores_of, weights_of
 from pauc.triton.kernels.select import last_rank, quantile
+from pauc.triton.kernels.sums import weight_sums
 
 
 @triton.jit
@@ -26,7 +20,7 @@ def list_rows(
     levels, hist, prefix, rank, sums, poison,
     usable, degenerate, ref_count, totals, taus, rows, counts, gradient,
     N, C, Q, R, S, K, ignore_index, temperature,
-    SEGMENT: tl.constexpr, BLOCK: tl.constexpr, SEGMENTS: tl.constexpr, BINARY: tl.constexpr,
+    SEGMENT: tl.constexpr, BLOCK: tl.constexpr, SEGMENTS: tl.constexpr, LABELS: tl.constexpr,
     POOLED: tl.constexpr, SCALE: tl.constexpr, KIND: tl.constexpr, EACH: tl.constexpr,
 ):  # fmt: skip
     """Grid ``[S, C]``. ``counts`` ``[3, C, S]``: positives, negatives, live negatives listed.
@@ -35,7 +29,7 @@ def list_rows(
     """
     s, c = tl.program_id(0), tl.program_id(1)
     tau, count = width_of(levels, hist, prefix, rank, c, temperature, K, C, R, SCALE, KIND, EACH)
-    total, _ = weight_sums(sums, c, S, SEGMENTS)
+    total, _ = weight_sums(sums, c, S, SEGMENTS, POOLED)
     if s == 0:
         store_class(usable, degenerate, ref_count, totals, c, tau, count, total)
         tl.store(taus + c, tau)
@@ -52,18 +46,15 @@ def list_rows(
         m = s * SEGMENT + start + tl.arange(0, BLOCK)
         live = m < N
         score = scores_of(logits, held_scores, m, c, N, C, Q, held)
-        target, present = targets_of(targets, held_targets, m, N, held, ignore_index)
-        is_own = target == c + BINARY
+        own, present = labels_of(targets, held_targets, m, c, N, C, Q, held, ignore_index, LABELS)
         w = weights_of(weight, held_weight, m, N, held)
-        positive = (present & is_own & (w > 0) & counted).to(tl.int32)
+        positive = (own & (w > 0) & counted).to(tl.int32)
         if not POOLED:
             positive = tl.where(live, positive, 0)
         inside = (score >= lower) & (score <= upper)
-        negative = (present & ~is_own & inside & counted).to(tl.int32)
-        place = positives + tl.cumsum(positive) - positive
-        tl.store(front + place, m, mask=positive > 0)
-        place = SEGMENT - 1 - (negatives + tl.cumsum(negative) - negative)
-        tl.store(front + place, m, mask=negative > 0)
+        negative = (present & ~own & inside & counted).to(tl.int32)
+        append(front, 1, positives, positive, m)
+        append(front + SEGMENT - 1, -1, negatives, negative, m)
         positives += tl.sum(positive)
         negatives += tl.sum(negative)
         live_negatives += tl.sum(tl.where(live, negative, 0))
@@ -72,6 +63,13 @@ def list_rows(
     tl.store(counts + c * S + s, positives)
     tl.store(counts + (C + c) * S + s, negatives)
     tl.store(counts + (2 * C + c) * S + s, live_negatives)
+
+
+@triton.jit
+def append(first, stride, count, member, m):
+    """Write the rows ``m`` whose ``member`` is 1, and not 0, behind the ``count`` of a list."""
+    place = count + tl.cumsum(member) - member
+    tl.store(first + stride * place, m, mask=member > 0)
 
 
 @triton.jit
@@ -107,8 +105,8 @@ def link_of(u, LOGISTIC: tl.constexpr):
 def sum_pairs(
     logits, weight, held_scores, held_weight, fill, sums, rows, counts, usable, taus, numbers,
     partial, gradient, N, C, Q, S, T,
-    SEGMENT: tl.constexpr, SEGMENTS: tl.constexpr, TILE: tl.constexpr, LIVE: tl.constexpr,
-    LOGISTIC: tl.constexpr,
+    SEGMENT: tl.constexpr, SEGMENTS: tl.constexpr, TILE: tl.constexpr, POOLED: tl.constexpr,
+    LIVE: tl.constexpr, LOGISTIC: tl.constexpr,
 ):  # fmt: skip
     """Grid ``[T, C]``. Each program takes every ``T``-th tile of positives and of live negatives.
 
@@ -121,12 +119,35 @@ def sum_pairs(
     l_ends, l_each, l_count = segment_ends(counts, 2, c, C, S, SEGMENTS)
     if t == 0:
         tl.store(numbers + c, n_count.to(tl.float64))
-    total, live_total = weight_sums(sums, c, S, SEGMENTS)
+    total, live_total = weight_sums(sums, c, S, SEGMENTS, POOLED)
     counted = (tl.load(usable + c) > 0) & (n_count > 0)
     tau = tl.where(counted, tl.load(taus + c), 1.0)
     number = tl.maximum(n_count, 1).to(tl.float64)
     steep = 1 / (tl.where(counted, total, 1.0) * number * tau)
     held = fill_of(fill, Q)
+    contribution = pairs_of_positives(
+        logits, weight, held_scores, held_weight, rows, gradient,
+        p_ends, p_each, p_count, n_ends, n_each, n_count,
+        tau, -steep * live_factor(total, live_total, LIVE), held, t, c, N, C, Q, S, T,
+        SEGMENT, TILE, LOGISTIC,
+    )  # fmt: skip
+    tl.store(partial + c.to(tl.int64) * T + t, contribution)
+    pairs_of_negatives(
+        logits, weight, held_scores, held_weight, rows, gradient,
+        p_ends, p_each, p_count, l_ends, l_each, l_count,
+        tau, steep * live_factor(number, l_count.to(tl.float64), LIVE), held, t, c, N, C, Q, S, T,
+        SEGMENT, TILE, LOGISTIC,
+    )  # fmt: skip
+
+
+@triton.jit
+def pairs_of_positives(
+    logits, weight, held_scores, held_weight, rows, gradient,
+    p_ends, p_each, p_count, n_ends, n_each, n_count,
+    tau, steep, held, t, c, N, C, Q, S, T,
+    SEGMENT: tl.constexpr, TILE: tl.constexpr, LOGISTIC: tl.constexpr,
+):  # fmt: skip
+    """Return the sum of links of a program's positives; write the gradient of the live ones."""
     i = tl.arange(0, TILE)
     contribution = tl.zeros([TILE], tl.float64)
     for first in range(t * TILE, p_count, T * TILE):
@@ -144,12 +165,21 @@ def sum_pairs(
             values += tl.where(among[None, :], link, 0.0)
             slopes += tl.where(among[None, :], steepness, 0.0)
         contribution += tl.where(real, tl.sum(values, axis=1) * w, 0.0)
-        moves = -steep * live_factor(total, live_total, LIVE) * w * tl.sum(slopes, axis=1)
+        moves = steep * w * tl.sum(slopes, axis=1)
         at = gradient + m.to(tl.int64) * C + c
         tl.store(at, moves.to(tl.float32), mask=real & (m < N))
-    tl.store(partial + c.to(tl.int64) * T + t, tl.sum(contribution))
+    return tl.sum(contribution)
 
-    back = steep * live_factor(number, l_count.to(tl.float64), LIVE)
+
+@triton.jit
+def pairs_of_negatives(
+    logits, weight, held_scores, held_weight, rows, gradient,
+    p_ends, p_each, p_count, l_ends, l_each, l_count,
+    tau, steep, held, t, c, N, C, Q, S, T,
+    SEGMENT: tl.constexpr, TILE: tl.constexpr, LOGISTIC: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient of a program's live negatives."""
+    i = tl.arange(0, TILE)
     for first in range(t * TILE, l_count, T * TILE):
         real = first + i < l_count
         n = listed(rows, l_ends, l_each, first + i, real, c, S, SEGMENT, False)
@@ -164,4 +194,4 @@ def sum_pairs(
             _, steepness = link_of((x[None, :] - y[:, None]) / tau, LOGISTIC)
             slopes += steepness * w[None, :]
         at = gradient + n.to(tl.int64) * C + c
-        tl.store(at, (back * tl.sum(slopes, axis=1)).to(tl.float32), mask=real)
+        tl.store(at, (steep * tl.sum(slopes, axis=1)).to(tl.float32), mask=real)

@@ -3,16 +3,20 @@
 import triton
 import triton.language as tl
 
+from pauc.triton.kernels.rows import is_own
+from pauc.triton.kernels.sums import entropy_of, explained_weight, sum_parts
+
 
 @triton.jit
 def reduce_classes(
     partial, totals, numbers, sums, usable, poison, bad, loss, per_class, valid, factor, shares,
-    legal, C, S, T, pauc_weight, bce_weight,
+    earned, legal, C, S, T, pauc_weight, bce_weight,
     CLASSES: tl.constexpr, PARTS: tl.constexpr, REDUCTION: tl.constexpr, ENTROPY: tl.constexpr,
 ):  # fmt: skip
     """One program. ``factor`` is a class's share in the loss, ``legal`` whether nothing is bad.
 
     ``shares`` ``[C]`` is what a row's cross-entropy counts in the loss, before its weight.
+    ``earned`` ``[C]`` is what the class's own loss weighs beside ``factor``; None: 1.
     """
     each_entropy = tl.sum(tl.zeros([CLASSES], tl.float64)) + bce_weight
     if REDUCTION == "mean":
@@ -23,23 +27,14 @@ def reduce_classes(
     for first in range(0, C, CLASSES):
         c = first + tl.arange(0, CLASSES)
         real = c < C
-        parts = tl.zeros([CLASSES, PARTS], tl.float64)
-        for start in range(0, T, PARTS):
-            t = start + tl.arange(0, PARTS)
-            at = partial + c.to(tl.int64)[:, None] * T + t[None, :]
-            mask = real[:, None] & (t[None, :] < T)
-            parts += tl.load(at, mask=mask, other=0.0)
-        value = tl.sum(parts, axis=1)
-        number = tl.load(numbers + c, mask=real, other=0.0)
-        counts = (tl.load(usable + c, mask=real, other=0) > 0) & (number > 0)
-        poisoned = tl.load(poison + c, mask=real, other=0) > 0
-        total = tl.load(totals + c, mask=counts, other=1.0)
-        one = 1 - value / (total * tl.where(counts, number, 1.0))
-        one = tl.where(poisoned, float("nan"), one)
-        counts = counts | poisoned
+        value = sum_parts(partial, c, real, T, 1, CLASSES, PARTS)
+        shown, counts = class_losses(value, totals, numbers, usable, poison, c, real)
         tl.store(valid + c, counts.to(tl.uint8), mask=real)
-        shown = tl.where(counts, one, float("nan"))
         tl.store(per_class + c, shown.to(tl.float32), mask=real)
+        if earned is not None:
+            weight = explained_weight(sums, c, real, S, CLASSES, PARTS)
+            tl.store(earned + c, weight.to(tl.float32), mask=real)
+            shown *= weight
         extra = tl.zeros([CLASSES], tl.float64)
         if ENTROPY:
             extra, share = entropy_of(sums, c, real, S, each_entropy, CLASSES, PARTS)
@@ -47,7 +42,7 @@ def reduce_classes(
             entropies += extra
         if REDUCTION == "none":
             tl.store(loss + c, (pauc_weight * shown + extra).to(tl.float32), mask=real)
-        losses += tl.where(counts, one, 0.0)
+        losses += tl.where(counts, shown, 0.0)
         count += counts.to(tl.int32)
     share = tl.sum(tl.zeros([CLASSES], tl.float64)) + pauc_weight
     if REDUCTION == "mean":
@@ -59,30 +54,31 @@ def reduce_classes(
 
 
 @triton.jit
-def entropy_of(sums, c, real, S, each, CLASSES: tl.constexpr, PARTS: tl.constexpr):
-    """Return what the classes' cross-entropies add to the loss, and the share of a row in that."""
-    weights = tl.zeros([CLASSES, PARTS], tl.float64)
-    entropies = tl.zeros([CLASSES, PARTS], tl.float64)
-    for start in range(0, S, PARTS):
-        s = start + tl.arange(0, PARTS)
-        at = sums + (c.to(tl.int64)[:, None] * S + s[None, :]) * 4
-        mask = real[:, None] & (s[None, :] < S)
-        weights += tl.load(at + 2, mask=mask, other=0.0)
-        entropies += tl.load(at + 3, mask=mask, other=0.0)
-    weight = tl.sum(weights, axis=1)
-    share = tl.where(weight > 0, each / tl.where(weight > 0, weight, 1.0), 0.0)
-    return share * tl.sum(entropies, axis=1), share
+def class_losses(value, totals, numbers, usable, poison, c, real):
+    """Return the classes' losses, nan where there is none, and which of them count.
+
+    A class counts whose loss is nan because of a logit that is not finite.
+    """
+    number = tl.load(numbers + c, mask=real, other=0.0)
+    counts = (tl.load(usable + c, mask=real, other=0) > 0) & (number > 0)
+    poisoned = tl.load(poison + c, mask=real, other=0) > 0
+    total = tl.load(totals + c, mask=counts, other=1.0)
+    one = 1 - value / (total * tl.where(counts, number, 1.0))
+    return tl.where(counts & ~poisoned, one, float("nan")), counts | poisoned
 
 
 @triton.jit
-def entropy_slope(logits, targets, weight, shares, i, c, real, C, ignore_index, BINARY):
+def entropy_slope(
+    logits, targets, weight, shares, i, c, real, C, ignore_index, LABELS: tl.constexpr
+):  # fmt: skip
     """Return how the cross-entropy's part of the loss moves with the logits."""
     x = tl.load(logits + i, mask=real, other=0.0).to(tl.float32)
-    target = tl.load(targets + i // C, mask=real, other=0).to(tl.int64)
+    at = i if LABELS == "multilabel" else i // C
+    target = tl.load(targets + at, mask=real, other=0).to(tl.int64)
     z = tl.exp(-tl.abs(x))
     # A nan stays one: no comparison with it is true.
     soft = tl.where(x >= 0, 1.0, z) / (1 + z)
-    slope = (soft - (target == c + BINARY).to(tl.float32)) * tl.load(shares + c)
+    slope = (soft - is_own(target, c, LABELS).to(tl.float32)) * tl.load(shares + c)
     if weight is not None:
         slope *= tl.load(weight + i // C, mask=real, other=0).to(tl.float32)
     return tl.where(target == ignore_index, 0.0, slope)
@@ -90,9 +86,9 @@ def entropy_slope(logits, targets, weight, shares, i, c, real, C, ignore_index, 
 
 @triton.jit
 def chain(
-    gradient, factor, valid, of_loss, of_parts, logits, targets, weight, shares, result,
+    gradient, factor, valid, of_loss, of_parts, logits, targets, weight, shares, earned, result,
     count, C, loss_stride, parts_stride, ignore_index,
-    BLOCK: tl.constexpr, BY_CLASS: tl.constexpr, BINARY: tl.constexpr, ENTROPY: tl.constexpr,
+    BLOCK: tl.constexpr, BY_CLASS: tl.constexpr, LABELS: tl.constexpr, ENTROPY: tl.constexpr,
 ):  # fmt: skip
     """Multiply the classes' gradients by those of the loss and of the parts; None: not asked.
 
@@ -109,9 +105,11 @@ def chain(
         if BY_CLASS:
             above = tl.where(invalid & (above != above), 0.0, above)
         whole = slope * tl.load(factor)
+        if earned is not None:
+            whole *= tl.load(earned + c, mask=real, other=0.0)
         if ENTROPY:
             whole += entropy_slope(
-                logits, targets, weight, shares, i, c, real, C, ignore_index, BINARY
+                logits, targets, weight, shares, i, c, real, C, ignore_index, LABELS
             )
         found += whole * above
     if of_parts is not None:

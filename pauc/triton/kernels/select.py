@@ -13,13 +13,17 @@ sought among the scores that have these digits.
 import triton
 import triton.language as tl
 
+from pauc.triton.kernels.enter import admit
+from pauc.triton.kernels.legal import count_illegal, unsound
 from pauc.triton.kernels.rows import (
     fill_of,
     iid_of,
+    is_first_look,
+    labels_of,
     scores_of,
-    targets_of,
     weights_of,
 )
+from pauc.triton.kernels.sums import cross_entropy, no_sums, store_sums
 
 
 @triton.jit
@@ -84,81 +88,60 @@ def last_rank(hist, c, R):
 @triton.jit
 def first_digits(
     logits, targets, iid, weight, held_scores, held_targets, held_iid, held_weight,
-    cursor, fill, step, hist, sums, poison, rejected, bad,
+    cursor, fill, step, hist, sums, poison, admission, bad,
     N, C, Q, R, S, ignore_index, largest,
-    SEGMENT: tl.constexpr, BLOCK: tl.constexpr, BINARY: tl.constexpr, POOLED: tl.constexpr,
-    CHECK: tl.constexpr, ENTROPY: tl.constexpr,
+    SEGMENT: tl.constexpr, BLOCK: tl.constexpr, LABELS: tl.constexpr, CHECK: tl.constexpr,
+    ENTROPY: tl.constexpr, EXPLAINED: tl.constexpr,
 ):  # fmt: skip
     """The first pass, grid ``[S, C]``; and all that is to be known of the rows before the band is.
 
-    ``sums`` ``[C, S, 4]``: the weight of a segment's positives in the numerator, of its live ones,
-    of its live rows; and the sum of these rows' cross-entropies by weight.
-    ``poison`` ``[C]``, ``rejected`` ``[N]``: whether a present row has a logit that is not finite.
-    ``bad``: how much is illegal.
+    ``sums`` ``[C, S, 6]`` are described in ``sums.py``, ``poison`` ``[C]`` and ``admission``
+    ``[N]`` in ``enter.py``; ``bad`` is how much is illegal.
     """
     s, c = tl.program_id(0), tl.program_id(1)
     held = fill_of(fill, Q)
     row = hist + c.to(tl.int64) * (1 + 3 * R) * 256
-    total = tl.zeros([BLOCK], tl.float64)
-    live_total = tl.zeros([BLOCK], tl.float64)
-    row_total = tl.zeros([BLOCK], tl.float64)
-    entropy = tl.zeros([BLOCK], tl.float64)
-    for start in range(0, SEGMENT, BLOCK):
-        m = s * SEGMENT + start + tl.arange(0, BLOCK)
+    own, rows, cross = no_sums(BLOCK), no_sums(BLOCK), no_sums(BLOCK)
+    live_own, live_rows, live_cross = no_sums(BLOCK), no_sums(BLOCK), no_sums(BLOCK)
+    end_of_entropy = N + held if EXPLAINED else N  # the queue's rows have one to be explained
+    for offset in range(0, SEGMENT, BLOCK):
+        start = s * SEGMENT + offset
+        m = start + tl.arange(0, BLOCK)
         live = m < N
         score = scores_of(logits, held_scores, m, c, N, C, Q, held)
-        target, present = targets_of(targets, held_targets, m, N, held, ignore_index)
-        w = weights_of(weight, held_weight, m, N, held)
-        positive = present & (target == c + BINARY)
+        positive, present = labels_of(
+            targets, held_targets, m, c, N, C, Q, held, ignore_index, LABELS
+        )
         reference = present & ~positive & iid_of(iid, held_iid, m, N, held)
         add_digits(row, key_of(score), 24, reference)
-        infinite = live & present & ~(tl.abs(score) < float("inf"))
-        tl.atomic_max(rejected + m, 1, mask=infinite)
-        if tl.max(infinite.to(tl.int32)) > 0:
-            tl.atomic_max(poison + c, 1)
+        admit(admission, poison, score, m, c, live & present, LABELS)
+        w = tl.where(present, weights_of(weight, held_weight, m, N, held), 0.0).to(tl.float64)
+        own += tl.where(positive, w, 0.0)
+        live_own += tl.where(positive & live, w, 0.0)
         if ENTROPY:
-            if s * SEGMENT + start < N:
-                z = 1 + tl.exp(-tl.abs(score)).to(tl.float64)
-                linear = tl.maximum(score, 0.0) - tl.where(positive, score, 0.0)
-                row_w = tl.where(live & present, w, 0.0).to(tl.float64)
-                row_total += row_w
-                entropy += tl.where(live & present, row_w * (linear + tl.log(z)), 0.0)
-        w = tl.where(positive, w, 0.0).to(tl.float64)
-        live_total += tl.where(live, w, 0.0)
-        total += w if POOLED else tl.where(live, w, 0.0)
+            if start < end_of_entropy:
+                rows += w
+                live_rows += tl.where(live, w, 0.0)
+                entropy = tl.where(present, w * cross_entropy(score, positive), 0.0)
+                cross += entropy
+                live_cross += tl.where(live, entropy, 0.0)
         if CHECK:
-            if c == 0:
-                unknown = live & present & ((target < 0) | (target > largest))
-                wrong = tl.sum(unknown.to(tl.int32))
-                if weight is not None:
-                    given = tl.load(weight + m, mask=live, other=0).to(tl.float32)
-                    fine = (given >= 0) & (given < float("inf"))
-                    wrong += tl.sum((live & present & ~fine).to(tl.int32))
+            if is_first_look(c, LABELS) & (start < N):
+                wrong = count_illegal(targets, weight, m, c, N, C, ignore_index, largest, LABELS)
                 tl.atomic_add(bad, wrong)
-    into = sums + (c.to(tl.int64) * S + s) * 4
-    tl.store(into, tl.sum(total))
-    tl.store(into + 1, tl.sum(live_total))
-    tl.store(into + 2, tl.sum(row_total))
-    tl.store(into + 3, tl.sum(entropy))
+    into = sums + (c.to(tl.int64) * S + s) * 6
+    store_sums(into, own, rows, cross)
+    store_sums(into + 3, live_own, live_rows, live_cross)
     if CHECK:  # apart, since the compiler drops what stands under a constant
         if (c == 0) & (s == 0):
             tl.atomic_add(bad, unsound(cursor, fill, step, Q))
 
 
 @triton.jit
-def unsound(cursor, fill, step, Q):
-    """Return 1 where the counters cannot be those of a queue, as `check_counters` says, else 0."""
-    at, filled = tl.load(cursor), tl.load(fill)
-    fits = ((filled == Q) & (at >= 0) & (at < tl.maximum(Q, 1))) | ((filled != Q) & (at == filled))
-    sound = fits & (filled >= 0) & (filled <= Q) & (tl.load(step) >= 0)
-    return (~sound).to(tl.int32)
-
-
-@triton.jit
 def next_digits(
     logits, targets, iid, held_scores, held_targets, held_iid, fill,
     levels, hist, prefix, rank, N, C, Q, R, ignore_index,
-    PASS: tl.constexpr, SEGMENT: tl.constexpr, BLOCK: tl.constexpr, BINARY: tl.constexpr,
+    PASS: tl.constexpr, SEGMENT: tl.constexpr, BLOCK: tl.constexpr, LABELS: tl.constexpr,
     KIND: tl.constexpr, EACH: tl.constexpr,
 ):  # fmt: skip
     """The second to the fourth pass (``PASS`` 1 to 3), grid ``[S, C, R]``."""
@@ -179,8 +162,10 @@ def next_digits(
     for start in range(0, SEGMENT, BLOCK):
         m = s * SEGMENT + start + tl.arange(0, BLOCK)
         key = key_of(scores_of(logits, held_scores, m, c, N, C, Q, held))
-        target, present = targets_of(targets, held_targets, m, N, held, ignore_index)
-        reference = present & (target != c + BINARY) & iid_of(iid, held_iid, m, N, held)
+        positive, present = labels_of(
+            targets, held_targets, m, c, N, C, Q, held, ignore_index, LABELS
+        )
+        reference = present & ~positive & iid_of(iid, held_iid, m, N, held)
         agrees = ((key >> (32 - 8 * PASS)) & ((1 << (8 * PASS)) - 1)) == known
         row = of_class + (1 + (PASS - 1) * R + r) * 256
         add_digits(row, key, 24 - 8 * PASS, reference & agrees)
