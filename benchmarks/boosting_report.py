@@ -11,6 +11,7 @@ from benchmarks.coverage.intervals import difference, estimate
 from benchmarks.coverage.store import Record
 
 OURS = "for_budget"
+NAMES = {"lightgbm": "LightGBM", "xgboost": "XGBoost"}
 SMALL_ROUNDS = 200
 AT = {fpr: k for k, fpr in enumerate(FPRS)}
 Result = dict[str, Any]
@@ -59,14 +60,14 @@ def _at(result: Result, stage: int) -> Result:
 
 
 def _table(title: str, cells: Any, pick: Callable[[str, ByTrial], BySeed]) -> str:
-    rates = [f"TPR at {100 * fpr:g} %" for fpr in FPRS]
-    minus = [f"minus best log-loss at {100 * fpr:g} %" for fpr in FPRS[:2]]
-    head = ["table", "engine", "arm", *rates, *minus, "rounds", "rounds to equal", "seeds"]
-    lines = [f"**{title}**", "", f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    rates = [f"{100 * fpr:g} %" for fpr in FPRS]
+    minus = [f"minus best log-loss, {100 * fpr:g} %" for fpr in FPRS[:2]]
+    head = ["table", "engine", "trained with", *rates, *minus, "rounds", "rounds to equal", "seeds"]
+    lines = [f"**{title}**", "", f"| {' | '.join(head)} |", "|---|---|---|" + "--:|" * 8]
     for (table, engine), arms in sorted(cells.items(), key=lambda item: _place(*item[0])):
         picked = {arm: pick(table, arms[arm]) for arm in STUDIED if 0 in arms.get(arm, {})}
         for arm, runs in picked.items():
-            cells_of_row = [table, engine, arm, *_row(arm, runs, picked)]
+            cells_of_row = [table, NAMES[engine], arm, *_row(arm, runs, picked)]
             lines.append(f"| {' | '.join(cells_of_row)} |")
     return "\n".join(lines)
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.boosting_study run                          # all, hours on one core
     python -m benchmarks.boosting_study run --tables fars --engines lightgbm --quick
-    python -m benchmarks.boosting_study show                         # tables, from the lines alone
+    python -m benchmarks.boosting_study report          # docs/boosting.md, from the lines alone
 
 A run is a table, an engine, an arm, a trial and a seed. Its line is appended to
 `results/boosting.jsonl`, and a line that is there is never run again. All arms have the same trials
@@ -29,13 +29,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks._report import replace_in_readme
 from benchmarks.boosting_trees import ENGINES, Rows, Settings, Stop, Training, staged
 from benchmarks.coverage.store import Config, Store
 from benchmarks.wide.problems import Data, data_of
 from pauc.boosting import BandObjective, PartialAUCMetric
 from pauc.metrics import partial_auc, tpr_at_fpr
 
-RESULTS = Path(__file__).resolve().parent / "results" / "boosting.jsonl"
+BENCHMARKS = Path(__file__).resolve().parent
+RESULTS = BENCHMARKS / "results" / "boosting.jsonl"
+PAGE = BENCHMARKS.parent / "docs" / "boosting.md"
 BUDGET = 0.005
 FPRS = (0.001, 0.005, 0.01)
 CHOICE_BAND = 0.02  # of the partial AUC that trials and rounds are chosen by
@@ -168,10 +171,10 @@ def run(args: argparse.Namespace) -> None:
                 store.add(config, run_one(config, args.threads))
 
 
-def show(args: argparse.Namespace) -> None:
+def report(args: argparse.Namespace) -> None:
     from benchmarks.boosting_report import tables
 
-    print(tables(list(Store(args.results).records.values())))
+    replace_in_readme("boosting-study", tables(Store(args.results).records.values()), PAGE)
 
 
 def main() -> None:
@@ -187,7 +190,7 @@ def main() -> None:
     command.add_argument("--trials", type=int, default=len(TRIALS))
     command.add_argument("--threads", type=int, default=1)
     command.add_argument("--quick", action="store_true", help="20 rounds, to see that it runs")
-    commands.add_parser("show").set_defaults(command=show)
+    commands.add_parser("report").set_defaults(command=report)
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.command(args)
