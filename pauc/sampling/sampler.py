@@ -11,12 +11,19 @@ import torch
 from torch import Tensor
 
 from pauc._public import public
-from pauc.arrays import ArrayLike, as_tensor
+from pauc.arrays import ArrayLike
 from pauc.checks import check_flag, check_int
 from pauc.sampling.draws import Draws
 from pauc.sampling.handed_out import HandedOut
 from pauc.sampling.hard_set import HardSet, distinct
-from pauc.sampling.labels import BatchParts, Ranks, as_labels, as_scores, check_share
+from pauc.sampling.labels import (
+    BatchParts,
+    Ranks,
+    as_indices,
+    as_labels,
+    as_scores,
+    check_share,
+)
 from pauc.sampling.refusals import NotTakenApart
 
 
@@ -195,18 +202,15 @@ class BandSampler(NotTakenApart):
         Args:
             indices: ``[n]`` int, rows of ``targets``. Of a row that is given twice the higher
                 score counts.
-            scores: ``[n, num_classes]`` or, binary, ``[n]``: the logits, any floating dtype.
-                Non-finite ones are dropped.
+            scores: ``[n, num_classes]`` or, binary, ``[n]``: the logits, any real dtype, held as
+                float32. Non-finite ones are dropped.
 
         Raises:
+            TypeError: indices that are no integers, such as a mask.
             ValueError: shapes that do not fit, or an index out of range.
         """
-        indices = as_tensor(indices, "indices").cpu().reshape(-1).long()
+        indices = as_indices(indices, "indices", 0, len(self._labels) - 1)
         scores = as_scores(scores, len(indices), self.num_classes)
-        n_rows = len(self._labels)
-        if bool(((indices < 0) | (indices >= n_rows)).any()):
-            extremes = f"{int(indices.min())} to {int(indices.max())}"
-            raise ValueError(f"indices must be in 0..{n_rows - 1}, got {extremes}")
         hardness = self._hardness(self._labels[indices], scores)
         for hard, column in zip(self._hard, hardness, strict=True):
             hard.record(indices, column)
