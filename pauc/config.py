@@ -10,6 +10,7 @@ from torch import Tensor
 from pauc._public import public
 from pauc.checks import (
     check_choice,
+    check_ignore_index,
     check_int,
     check_least_end,
     check_moving_band,
@@ -342,7 +343,7 @@ def _check_shared(config: LossConfig) -> None:
     for name, allowed in _CHOICES.items():
         if name in type(config)._fields:
             check_choice(name, getattr(config, name), allowed)
-    check_int("ignore_index", config.ignore_index)
+    check_ignore_index(config.ignore_index)
     if not is_unread("temperature", config.temperature):
         check_real("temperature", config.temperature)
         if config.temperature <= 0:

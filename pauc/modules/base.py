@@ -127,8 +127,9 @@ class QueuedLoss(QueueHolder):
         A step that is compiled or captured takes these from tensors, which are written in place, so
         that one graph serves all their values. For :class:`pauc.PAUCSchedule`.
         """
+        self.config = self.config._replace(**values)  # first: it may be refused
         self._moving.follow(moving, self.queue.fill.device)
-        self.config = self.config._replace(**values)
+        self._moving.write(self.config, self.queue.fill.device)
 
     def _budget(self) -> tuple[float, str] | None:
         """Return the share of the reference rows that the loss rests on, and how to name it."""

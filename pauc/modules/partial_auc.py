@@ -113,7 +113,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
         )
         chosen: dict[str, Any] = {"queue_size": preset.queue_size, **preset.options, **overrides}
         loss = cls(num_classes, **chosen)
-        loss._preset = preset
+        loss._preset = preset.without(overrides)
         return loss
 
     def _look_at_queue(self) -> dict[str, str]:

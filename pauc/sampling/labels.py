@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pauc.arrays import ArrayLike, as_tensor
-from pauc.checks import check_int, check_real, check_targets
+from pauc.checks import check_ignore_index, check_int, check_real, check_targets
 from pauc.sampling.row_set import blocks
 
 ABSENT = -1
@@ -22,7 +22,7 @@ def as_labels(targets: ArrayLike, num_classes: int, multilabel: bool, ignore_ind
         targets: ``[N]`` or ``[N, 1]``, or ``[N, num_classes]`` if ``multilabel``: a tensor, an
             array, a pandas or polars column, or a list.
     """
-    check_int("ignore_index", ignore_index)
+    check_ignore_index(ignore_index)
     targets = as_tensor(targets, "targets").cpu()
     if not multilabel and targets.ndim == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]

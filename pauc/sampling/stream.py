@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pauc._public import public
-from pauc.checks import check_flag, check_int
+from pauc.checks import check_flag, check_ignore_index, check_int
 from pauc.sampling.fresh import FreshRows
 from pauc.sampling.labels import BatchParts, as_indices, as_scores, check_share
 from pauc.sampling.reservoirs import Columns, HardReservoir, PositiveReservoir, join, pick
@@ -109,7 +109,7 @@ class BandStream(IterableDataset[StreamBatch]):
         for name, value in {**counts, "max_prefetch": max_prefetch}.items():
             check_int(name, value, 1)
         check_int("seed", seed, 0)
-        check_int("ignore_index", ignore_index)
+        check_ignore_index(ignore_index)
         check_flag("batched", batched)
         if shard is not None:
             check_flag("shard", shard)

@@ -527,7 +527,7 @@ def test_bad_rows(
 @every_entry
 @pytest.mark.parametrize("value", [None, True, -100.0, "a"])
 def test_bad_ignore_index(entry: Metric, value: Any) -> None:
-    with pytest.raises(TypeError, match=rf"ignore_index must be an int, got {value!r}"):
+    with pytest.raises(TypeError, match=rf"ignore_index must be an integer, got {value!r}"):
         entry(SCORES, TARGETS, ignore_index=value)
 
 
