@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pauc._public import public
 from pauc.config import PAUCConfig, PAUCOptions
-from pauc.modules.base import ModuleOptions, QueuedLoss
+from pauc.modules.arguments import ModuleOptions
+from pauc.modules.base import QueuedLoss
 from pauc.modules.health import find_idle, find_stall
 from pauc.presets import DrawsBatches, preset_for_budget
 
