@@ -36,6 +36,13 @@ def check_int(name: str, value: object, minimum: int | None = None) -> None:
         raise ValueError(f"{name} must be an integer{bound}, got {value!r}")
 
 
+def check_ignore_index(value: object) -> None:
+    """Raise unless ``ignore_index`` is an integer that targets, which become int64, can hold."""
+    check_int("ignore_index", value)
+    if not -(2**63) <= value < 2**63:  # type: ignore[operator]
+        raise ValueError(f"ignore_index must fit into int64, got {value!r}")
+
+
 def check_number(name: str, value: object) -> None:
     """Raise unless ``value`` is a real number (no bool)."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
+from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
 from pauc.checks import check_band, check_int, check_real
@@ -20,6 +22,7 @@ _POSITIVES = 50
 # five do in the next batch, and where there is none the negatives would be pushed alone.
 _COUNTABLE = 5
 _LONGEST_QUEUE = 65_536
+_RELATIVE_ERROR = 0.1  # of the band's realised width: 100 reference rows in it
 _MOST_LIKELY_PERCENT = 0.2  # a budget above it is hardly a low one
 # With fewer expected reference rows in the band than this, chance decides where its edges lie: the
 # loss warns, and the picture of the band's count draws a line here.
@@ -47,6 +50,15 @@ class BudgetPreset(NamedTuple):
     reasons: tuple[str, ...]
     positive_rate: float
     iid_share: float
+
+    def without(self, overridden: Collection[str]) -> BudgetPreset:
+        """Return the preset without the reasons for what a caller has overridden, by name."""
+        kept = zip(_DECIDED, self.reasons, strict=True)
+        return self._replace(reasons=tuple(why for what, why in kept if what not in overridden))
+
+
+# What each of the reasons is for.
+_DECIDED = ("beta", "weight_scale", "queue_size")
 
 
 class DrawsBatches(Protocol):
@@ -117,12 +129,7 @@ def preset_for_budget(
     negatives = iid_share * (1 - positive_rate)
     beta = max(budget, min(_LIVE_NEGATIVES / (batch_size * negatives), _WIDEST_BAND))
     positives = batch_size * positive_rate
-    rows = recommend_queue_size(beta, positive_rate=1 - negatives) - batch_size
-    if positives < _POSITIVES:
-        rows = max(rows, math.ceil(_POSITIVES / positive_rate))
-    # Whole batches: ranks that share a batch in another order then hold the same rows.
-    whole = math.ceil(max(rows, 0) / batch_size) * batch_size
-    queue_size = min(whole, _LONGEST_QUEUE)
+    queue_size = _queue_size(beta, negatives, batch_size, positive_rate)
     options: PAUCOptions = {
         "beta": beta,
         "surrogate": "pairwise",
@@ -143,6 +150,17 @@ def preset_for_budget(
     return BudgetPreset(queue_size, options, reasons, positive_rate, iid_share)
 
 
+def _queue_size(beta: float, negatives: float, batch_size: int, positive_rate: float) -> int:
+    """Return rows for the edges of the band and, where a batch has too few, for positives."""
+    rows = _fewest_rows(beta, negatives, _RELATIVE_ERROR) - batch_size
+    if batch_size * positive_rate < _POSITIVES:
+        rows = max(rows, _POSITIVES / positive_rate)
+    rows = math.ceil(min(max(rows, 0), _LONGEST_QUEUE))
+    # Whole batches: ranks that share a batch in another order then hold the same rows.
+    whole = -(-rows // batch_size) * batch_size
+    return min(whole, _LONGEST_QUEUE)
+
+
 def _of_batches(
     batch_size: int | None,
     positive_rate: float | None,
@@ -154,17 +172,23 @@ def _of_batches(
         for name, value in {"batch_size": batch_size, "positive_rate": positive_rate}.items():
             if value is None:
                 raise TypeError(f"{name} must be given where no sampler is, got None")
-    elif positive_rate is not None or iid_share is not None:
+        assert batch_size is not None
+        assert positive_rate is not None
+        return batch_size, positive_rate, 1.0 if iid_share is None else iid_share
+    if positive_rate is not None or iid_share is not None:
         raise ValueError(
             "sampler must stand alone, since it knows positive_rate and iid_share; got "
             f"positive_rate={positive_rate!r} and iid_share={iid_share!r} beside it"
         )
-    else:
-        positive_rate, iid_share = sampler.positive_rate, sampler.iid_share
-        batch_size = batch_size or sampler.batch_size * sampler.world_size
-    assert batch_size is not None
-    assert positive_rate is not None
-    return batch_size, positive_rate, 1.0 if iid_share is None else iid_share
+    for name in ("batch_size", "world_size", "positive_rate", "iid_share"):
+        if not hasattr(sampler, name):
+            raise TypeError(
+                f"sampler must have a {name}, as a BandSampler has, got {type(sampler).__name__}. "
+                "Cure: batch_size, positive_rate and iid_share in its place"
+            )
+    if batch_size is None:
+        batch_size = sampler.batch_size * sampler.world_size
+    return batch_size, sampler.positive_rate, sampler.iid_share
 
 
 def _check(budget: float, batch_size: int, positive_rate: float, iid_share: float) -> None:
@@ -185,11 +209,11 @@ def _why_band(budget: float, beta: float, batch_size: int, negatives: float) -> 
         inside = beta * batch_size * negatives
         return f"band {_percent(beta)}, the budget: a batch has {inside:,.0f} iid negatives in it"
     below = budget * batch_size * negatives
-    enough = math.ceil(_LIVE_NEGATIVES / (budget * negatives))
+    enough = _LIVE_NEGATIVES / max(budget * negatives, sys.float_info.min)
     sentence = (
         f"band {_percent(beta)}, {beta / budget:.3g} times the budget of {_percent(budget)}: a "
         f"batch of {batch_size:,} has {below:.2g} iid negatives within the budget; from "
-        f"{enough:,} rows on the band is the budget"
+        f"{_counted(enough)} rows on the band is the budget"
     )
     larger = 8 * batch_size
     narrower = max(budget, _LIVE_NEGATIVES / (larger * negatives))
@@ -213,11 +237,15 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.3g} %"
 
 
+def _counted(rows: float) -> str:
+    return f"{math.ceil(rows):,}" if rows < 1e12 else f"{rows:.3g}"
+
+
 def recommend_queue_size(
     beta: float,
     *,
     alpha: float = 0.0,
-    relative_error: float = 0.1,
+    relative_error: float = _RELATIVE_ERROR,
     positive_rate: float = 0.0,
 ) -> int:
     """Return the fewest rows whose reference scores place the band's edges as well as asked.
@@ -237,6 +265,7 @@ def recommend_queue_size(
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or out of its range.
+        ValueError: no float is as large as that number of rows.
     """
     check_band(alpha, beta)
     check_real("relative_error", relative_error)
@@ -245,4 +274,16 @@ def recommend_queue_size(
     check_real("positive_rate", positive_rate)
     if not 0 <= positive_rate < 1:
         raise ValueError(f"positive_rate must be in [0, 1), got {positive_rate!r}")
-    return math.ceil(1 / (relative_error**2 * (beta - alpha) * (1 - positive_rate)))
+    rows = _fewest_rows(beta - alpha, 1 - positive_rate, relative_error)
+    if rows == math.inf:
+        raise ValueError(
+            "beta - alpha, relative_error and 1 - positive_rate must not be so near to 0 that no "
+            f"queue is long enough, got {beta - alpha}, {relative_error} and {1 - positive_rate}"
+        )
+    return math.ceil(rows)
+
+
+def _fewest_rows(width: float, reference_share: float, relative_error: float) -> float:
+    """Return the rows of :func:`recommend_queue_size`; inf where no float holds their number."""
+    inverse = relative_error**2 * width * reference_share
+    return 1 / inverse if inverse > 0 else math.inf

@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 from pauc.arrays import ArrayLike, as_tensor
-from pauc.checks import check_band, check_int
+from pauc.checks import check_band, check_ignore_index, check_int
+from pauc.metrics.band import area_of, check_normalize, normalized
 from pauc.metrics.binned import area_error, counts_of, tpr_error, vertices_of_counts
-from pauc.metrics.inputs import Table, UndefinedError, by_column, check_ignore_index, table_of
+from pauc.metrics.inputs import Table, UndefinedError, by_column, table_of
 from pauc.metrics.rates import check_rates
-from pauc.metrics.roc import area_of, check_normalize, normalized
 from pauc.metrics.vertices import Vertices, best_tpr, vertices_of
 
 try:

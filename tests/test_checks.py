@@ -69,6 +69,7 @@ BAD_OPTIONS = [
     ({"temperature": None}, TypeError, "temperature"),
     ({"reduction": "max"}, ValueError, "reduction"),
     ({"ignore_index": 0.5}, TypeError, "ignore_index"),
+    ({"ignore_index": 2**63}, ValueError, "ignore_index must fit into int64"),
     ({"quantile_interpolation": "cubic"}, ValueError, "quantile_interpolation"),
     ({"max_pool_size": 1}, ValueError, "max_pool_size"),
     ({"max_pool_size": 9.0}, TypeError, "max_pool_size"),
@@ -234,6 +235,13 @@ def test_bad_batch_is_refused_and_nothing_has_entered(case, entry):
     with pytest.raises(error, match=message):
         call(*arguments, **keywords)
     assert all(torch.equal(a, b) for a, b in zip(before, state, strict=True))
+
+
+@pytest.mark.parametrize("queue", [None, 8192, (X, Y)])
+def test_what_is_no_queue_is_named(queue):
+    for call in (lambda: pauc_loss_fn(X, Y, queue), lambda: enqueue(queue, X, Y)):
+        with pytest.raises(TypeError, match="queue must be a QueueState, from init_queue"):
+            call()
 
 
 @pytest.mark.filterwarnings("ignore:PAUCAtBudgetLoss")

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pauc import BandSampler, PAUCAtBudgetLoss, pauc_loss_fn
+from pauc import BandSampler, PAUCAtBudgetLoss, pauc_loss_fn, recommend_queue_size
 from pauc.metrics import tpr_at_fpr
 from pauc.presets import preset_for_budget
 
@@ -131,6 +131,9 @@ def test_overrides_win():
     assert module.config.bce_weight == 1.0
     assert module.config.link == "logistic"
     assert not module.validate_args
+    assert "# BCE of weight 1" in repr(module)
+    assert "# band" not in repr(module)  # it would name another than the loss has
+    assert "# queue" not in repr(module)
 
 
 @pytest.mark.parametrize(
@@ -152,12 +155,49 @@ def test_overrides_win():
         ({"batch_size": None}, TypeError, "batch_size must be given"),
         ({"positive_rate": None}, TypeError, "positive_rate must be given"),
         ({"sampler": BandSampler(torch.tensor([0, 1, 0, 0]), 4)}, ValueError, "sampler"),
+        ({"sampler": 3, "positive_rate": None}, TypeError, "sampler must have .* got int"),
+        (
+            {
+                "sampler": BandSampler(torch.arange(9) % 2, 4),
+                "positive_rate": None,
+                "batch_size": 0,
+            },
+            ValueError,
+            "batch_size must be .* got 0",
+        ),
     ],
 )
 def test_bad_arguments_are_named(changed, error, named):
     known = {"budget": 0.005, "batch_size": 1000, "positive_rate": 0.02}
     with pytest.raises(error, match=named):
         PAUCAtBudgetLoss.for_budget(**{**known, **changed})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"budget": 5e-324},
+        {"positive_rate": 1e-320},
+        {"positive_rate": math.nextafter(1, 0)},
+        {"iid_share": 1e-320},
+        {"batch_size": 1},
+    ],
+)
+def test_extremes_get_the_widest_band_and_a_queue_that_fits(changed):
+    preset = preset_for_budget(
+        **{"budget": 0.005, "batch_size": 100, "positive_rate": 0.02, **changed}
+    )
+    assert preset.options["beta"] == 0.1
+    assert 2500 <= preset.queue_size <= 65_536
+    assert len(preset.reasons[0]) < 300
+
+
+@pytest.mark.parametrize(
+    "options", [{"beta": 5e-324}, {"beta": 0.1, "relative_error": 1e-200}], ids=str
+)
+def test_a_queue_that_cannot_be_long_enough_is_refused(options):
+    with pytest.raises(ValueError, match="no queue is long enough"):
+        recommend_queue_size(**options)
 
 
 def test_options_are_keywords_of_the_function():

@@ -322,7 +322,7 @@ SCORES, TARGETS = torch.tensor([3.0, 2, 1]), torch.tensor([1, 0, 0])
         (ValueError, r"targets must be 0, 1 or ignore_index", SCORES, TARGETS * 2, {}),
         (ValueError, r"must hold negatives, got 0 in 3 rows", SCORES, TARGETS * 0 + 1, {}),
         (ValueError, r"must hold negatives, got 0 in 0 rows", SCORES, TARGETS * 0 - 100, {}),
-        (TypeError, r"ignore_index must be an int", SCORES, TARGETS, {"ignore_index": None}),
+        (TypeError, r"ignore_index must be an integer", SCORES, TARGETS, {"ignore_index": None}),
         (TypeError, r"budget must be a real number, got str", SCORES, TARGETS, {"budget": "1"}),
         (TypeError, r"budget must be a real number, got bool", SCORES, TARGETS, {"budget": True}),
         (ValueError, r"budget .* above 0 and below 1, got 0", SCORES, TARGETS, {"budget": 0}),

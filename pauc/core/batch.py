@@ -126,6 +126,11 @@ def positive_column(targets: Tensor, num_classes: int) -> Tensor:
 
 def check_rows(rows: Rows, queue: QueueState) -> None:
     """Raise unless types, shapes and devices fit together and fit the queue; reads no data."""
+    if not isinstance(queue, QueueState):
+        raise TypeError(
+            f"queue must be a QueueState, from init_queue or the call before, "
+            f"got {type(queue).__name__}"
+        )
     _check_types(rows)
     logits = rows.logits
     if logits.ndim != 2 or logits.shape[1] == 0:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pauc.checks import check_ignore_index
 from pauc.core.batch import Batch, Rows, check_rows, make_batch
 from pauc.core.pool import Pool, make_pool
 from pauc.core.queue import QueueState, check_counters
@@ -55,6 +56,7 @@ def enqueue(
     Raises:
         TypeError, ValueError: as for :func:`pauc.pauc_loss_fn`.
     """
+    check_ignore_index(ignore_index)
     rows = Rows(logits, targets, iid_mask, sample_weight)
     check_rows(rows, queue)
     check_values = validate_args and not torch.compiler.is_compiling()

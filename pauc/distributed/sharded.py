@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -30,21 +29,20 @@ from pauc.core.band import (
 from pauc.core.batch import Batch, Rows
 from pauc.core.diagnostics import edge_stats, where_valid
 from pauc.core.enqueue import BatchEntry
-from pauc.core.explained import Entropies, entropies_of, explained_weight
+from pauc.core.explained import explained_weight
 from pauc.core.outcome import Outcome
 from pauc.core.pool import Pool, make_pool
 from pauc.core.queue import QueueState
 from pauc.core.step import (
     Weights,
     blend,
-    class_weight,
     has_entropy,
     losses_of_classes,
     numerator_positives,
     reduce_classes,
     scale_positives,
 )
-from pauc.core.surrogates import Positives, class_sum, trapezoid_contributions
+from pauc.core.surrogates import trapezoid_contributions
 from pauc.distributed.agreement import agree, common_dtype
 from pauc.distributed.gather import attach_for_average
 from pauc.distributed.opposite import (
@@ -56,6 +54,13 @@ from pauc.distributed.opposite import (
 )
 from pauc.distributed.quantiles import quantiles_of_all
 from pauc.distributed.ranks import Ranks
+from pauc.distributed.sums import (
+    Sums,
+    Totals,
+    add_up_entropies,
+    add_up_positives,
+    add_up_rows,
+)
 from pauc.support import Support
 
 _AT_DEFAULT = ("max_pool_size", "max_beta", "precision", "base_rate")
@@ -72,27 +77,6 @@ SUPPORT = Support(
     },
     at_default=_AT_DEFAULT,
 )
-
-
-class _Totals(NamedTuple):
-    """Sums over the pools of all ranks, ``[C]`` float64 each."""
-
-    negatives: Tensor  # iid negatives
-    reference: Tensor
-    weight: Tensor  # of the numerator positives
-    live_weight: Tensor
-    poisoned: Tensor  # rows of the batches with a non-finite logit
-    present_weight: Tensor  # what the present rows of the batches weigh
-
-
-class _Sums(NamedTuple):
-    """Sums over the pools of all ranks, ``[C]`` float64 each, and the gradient of one of them."""
-
-    contribution: Tensor  # of the numerator positives
-    square: Tensor
-    entropy: Tensor
-    band_negatives: Tensor  # iid negatives in the band
-    gradient: Tensor  # [n, C], of `contribution` by this rank's batch
 
 
 def check_shardable(config: LossConfig, gather_distributed: bool | None) -> None:
@@ -154,13 +138,32 @@ def _loss_of_shards(
     """Return the loss over the pools of all ranks, the same on each, from this rank's batch."""
     leaf = batch.logits.detach().requires_grad_(torch.is_grad_enabled())
     pool = make_pool(batch._replace(logits=leaf), queue)
-    totals = _totals(pool, batch, config, ranks)
+    totals = add_up_rows(pool, batch, config, ranks)
     band = _band(pool, totals, config, ranks)
+    entropy = batch.cross_entropy(totals.present_weight)
+    sums, valid = _exchange(leaf, pool, totals, band, entropy, config, ranks, read_values)
+    per_class, valid = _losses(sums, totals, valid, batch)
+    loss = _reduced(per_class, valid, sums, entropy, pool, config, ranks)
+    stats = _stats(sums, totals, band, batch, valid) if diagnostics else {}
+    entry = BatchEntry(batch, pool)
+    return Outcome(loss, per_class, valid, band.degenerate, band.ref_count, stats, entry)
+
+
+def _exchange(
+    leaf: Tensor,
+    pool: Pool,
+    totals: Totals,
+    band: Band,
+    entropy: Tensor,
+    config: PAUCConfig,
+    ranks: Ranks,
+    read_values: bool,
+) -> tuple[Sums, Tensor]:
+    """Return the sums over the positives of all ranks, and which classes ``[C]`` have a loss."""
     weight = pool.numerator_weight(config.pos_numerator)
     positives, _ = numerator_positives(pool, weight, None, read_values)
     if config.gradient_scale == "live":
         positives = scale_positives(positives, Weights(totals.weight, totals.live_weight))
-    entropy = batch.cross_entropy(totals.present_weight)
     valid = (totals.weight > 0) & band.defined
     opposite: BandNegatives | MovingEdges
     if config.surrogate == "trapezoid":
@@ -170,58 +173,61 @@ def _loss_of_shards(
         opposite = exchange_band_negatives(pool, band, config, ranks)
         valid = valid & (opposite.total > 0)
         contribution = pair_contributions(positives, opposite, band, config)
-    sums = _add_up(leaf, pool, band, positives, contribution, opposite, entropy, ranks)
+    return add_up_positives(
+        leaf, pool, band, positives, contribution, opposite, entropy, ranks
+    ), valid
 
-    divisor = torch.where(totals.weight > 0, totals.weight, 1.0)
-    value = sums.contribution / divisor
-    pauc = value + _with_gradient(sums.gradient / divisor, batch.logits)
+
+def _losses(sums: Sums, totals: Totals, valid: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the loss of each class with its gradient, nan where there is none, and which count."""
+    divisor = _divisor(totals)
+    pauc = sums.contribution / divisor + _with_gradient(sums.gradient / divisor, batch.logits)
     poisoned = totals.poisoned > 0
-    pauc = torch.where(poisoned, math.nan, pauc).to(leaf.dtype)
-    per_class, valid = losses_of_classes(pauc, valid | poisoned, batch)
+    pauc = torch.where(poisoned, math.nan, pauc).to(batch.logits.dtype)
+    return losses_of_classes(pauc, valid | poisoned, batch)
+
+
+def _reduced(
+    per_class: Tensor,
+    valid: Tensor,
+    sums: Sums,
+    entropy: Tensor,
+    pool: Pool,
+    config: PAUCConfig,
+    ranks: Ranks,
+) -> Tensor:
+    """Return the reduced loss, with the cross-entropy of all ranks' batches if it counts."""
     explained = None
     if config.weight_scale == "explained":
-        explained = explained_weight(_summed_entropies(pool, ranks))
+        explained = explained_weight(add_up_entropies(pool, ranks))
     loss = reduce_classes(per_class, valid, explained, config)
+    # The value of all ranks, with the gradient of this rank's rows.
     attached = (sums.entropy + (entropy - entropy.detach())).to(loss.dtype)
-    loss = blend(loss, attached if has_entropy(config) else None, config)
-
-    stats = {}
-    if diagnostics:
-        nowhere = torch.full_like(band.tau, math.nan)
-        variance = (sums.square / divisor - value**2).clamp(min=0)
-        measured = {
-            **edge_stats(band, sums.band_negatives.long()),
-            "pauc": nowhere,
-            "pauc_var": variance.to(band.tau.dtype),
-            "grad_pos_count": batch.count_positives(),
-        }
-        always = {"ref_count": band.ref_count, "realised_fpr": nowhere}
-        stats = {**where_valid(measured, valid), **always}
-    entry = BatchEntry(batch, pool)
-    return Outcome(loss, per_class, valid, band.degenerate, band.ref_count, stats, entry)
+    return blend(loss, attached if has_entropy(config) else None, config)
 
 
-def _totals(pool: Pool, batch: Batch, config: PAUCConfig, ranks: Ranks) -> _Totals:
-    iid_negatives = pool.iid_negatives()
-    reference = reference_rows(pool, iid_negatives, config)
-    weight = pool.numerator_weight(config.pos_numerator).double()
-    live_weight = pool.numerator_weight("live").double()
-    own = _Totals(
-        negatives=iid_negatives.sum(dim=-1),
-        reference=reference.sum(dim=-1),
-        weight=class_weight(pool, weight),
-        live_weight=class_weight(pool, live_weight),
-        poisoned=(~batch.logits.detach().isfinite()).sum(dim=0),
-        present_weight=batch.present_weight(),
-    )
-    return _Totals(*ranks.sum(torch.stack([part.double() for part in own])).unbind())
+def _stats(
+    sums: Sums, totals: Totals, band: Band, batch: Batch, valid: Tensor
+) -> dict[str, Tensor]:
+    """Return the diagnostics; nan where one would take the order of all ranks' rows."""
+    divisor = _divisor(totals)
+    nowhere = torch.full_like(band.tau, math.nan)
+    variance = (sums.square / divisor - (sums.contribution / divisor) ** 2).clamp(min=0)
+    measured = {
+        **edge_stats(band, sums.band_negatives.long()),
+        "pauc": nowhere,
+        "pauc_var": variance.to(band.tau.dtype),
+        "grad_pos_count": batch.count_positives(),
+    }
+    always = {"ref_count": band.ref_count, "realised_fpr": nowhere}
+    return {**where_valid(measured, valid), **always}
 
 
-def _summed_entropies(pool: Pool, ranks: Ranks) -> Entropies:
-    return Entropies(*ranks.sum(torch.stack(entropies_of(pool))).unbind())
+def _divisor(totals: Totals) -> Tensor:
+    return torch.where(totals.weight > 0, totals.weight, 1.0)
 
 
-def _band(pool: Pool, totals: _Totals, config: PAUCConfig, ranks: Ranks) -> Band:
+def _band(pool: Pool, totals: Totals, config: PAUCConfig, ranks: Ranks) -> Band:
     """Return the band of the pools of all ranks; ``reference`` is this rank's part."""
     reference = reference_rows(pool, pool.iid_negatives(), config)
     count = totals.reference.long()
@@ -241,38 +247,6 @@ def _band(pool: Pool, totals: _Totals, config: PAUCConfig, ranks: Ranks) -> Band
     return assemble_band(
         reference, count, totals.negatives, edges, config.temperature * scale, config.beta
     )
-
-
-def _add_up(
-    leaf: Tensor,
-    pool: Pool,
-    band: Band,
-    positives: Positives,
-    contribution: Tensor,
-    opposite: BandNegatives | MovingEdges,
-    entropy: Tensor,
-    ranks: Ranks,
-) -> _Sums:
-    """Exchange the sums over positives with their gradient by what they are compared with."""
-    index, num_classes = positives.class_index, leaf.shape[1]
-    summed = class_sum(contribution * positives.weight, index, num_classes)
-    wanted = [part for part in (leaf, opposite.leaf) if part.requires_grad]
-    gradients = torch.autograd.grad(summed.sum(), wanted, materialize_grads=True) if wanted else ()
-    square = class_sum(contribution.detach() ** 2 * positives.weight, index, num_classes)
-    in_band = (pool.iid_negatives() & band.contains(pool.scores)).sum(dim=-1)
-    columns = torch.stack([summed, square, entropy, in_band], dim=1).detach()
-    to_add = [part.double() for part in (columns, opposite.to_add, *gradients[1:])]
-    packed = ranks.sum(torch.cat(to_add, dim=1))
-
-    summed, square, entropy, in_band = packed[:, :4].unbind(dim=1)
-    gradient = gradients[0].T if gradients else torch.zeros_like(leaf).T
-    if len(gradients) == 2:
-        total, by_opposite = torch.split(
-            packed[:, 4:], [part.shape[1] for part in to_add[1:]], dim=1
-        )
-        by_pool = opposite.own_gradient(by_opposite, total, pool, ranks.rank)
-        gradient = gradient + by_pool[:, : len(leaf)]
-    return _Sums(summed, square, entropy, in_band, gradient.T)
 
 
 def _with_gradient(gradient: Tensor, logits: Tensor) -> Tensor:

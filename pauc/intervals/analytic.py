@@ -10,9 +10,9 @@ from torch import Tensor
 from pauc.arrays import ArrayLike
 from pauc.checks import check_band
 from pauc.intervals.interval import Interval, interval_in_kind, normal_quantile
+from pauc.metrics.band import check_normalize, normalized
 from pauc.metrics.curve import areas, heights, places_of, segments_of
 from pauc.metrics.inputs import Column, UndefinedError, by_column, check_both_classes, table_of
-from pauc.metrics.roc import check_normalize, normalized
 
 
 def partial_auc_interval(

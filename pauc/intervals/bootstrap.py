@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from pauc.arrays import ArrayLike, as_tensor, in_kind, same_device
+from pauc.checks import check_ignore_index
 from pauc.intervals.interval import Interval
 from pauc.intervals.resamples import check_resamples, draws, with_percentiles
 from pauc.metrics.inputs import (
     UndefinedError,
-    check_ignore_index,
     checked_labels,
     checked_weights,
 )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pauc.arrays import ArrayLike, same_device
-from pauc.checks import check_weights
+from pauc.checks import check_ignore_index, check_weights
 
 Found = TypeVar("Found")
 
@@ -167,12 +167,6 @@ def _labels(targets: Tensor, scores: Tensor, ignore_index: int) -> Tensor:
     return checked_labels(targets, 1 if targets.shape[1] == columns else columns - 1, ignore_index)
 
 
-def check_ignore_index(ignore_index: object) -> None:
-    """Raise unless ``ignore_index`` is an int."""
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-        raise TypeError(f"ignore_index must be an int, got {ignore_index!r}")
-
-
 def checked_labels(targets: Tensor, largest: int, ignore_index: int) -> Tensor:
     """Return the labels in a dtype that holds ``ignore_index``.
 
@@ -202,4 +196,7 @@ def checked_weights(weight: Tensor, present: Tensor) -> Tensor:
         )
     weight = weight.reshape(-1).double()
     check_weights(weight, present)
+    kept = present.any(dim=1) if present.ndim == 2 else present
+    if weight[kept].sum() == torch.inf:
+        raise ValueError("sample_weight must have a finite sum, got weights that add up to inf")
     return weight

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pauc._public import public_in
 from pauc.arrays import Answer, ArrayLike, in_kind
 from pauc.checks import check_band
+from pauc.metrics.band import ROCBand, area_of, band_of, check_normalize, normalized
 from pauc.metrics.inputs import by_column, each_column, table_of
 from pauc.metrics.rates import check_rates
 from pauc.metrics.vertices import Vertices, best_tpr, least_fpr, vertices_of
@@ -23,18 +23,6 @@ __all__ = [
     "roc_curve_in_band",
     "tpr_at_fpr",
 ]
-
-
-@public_in("pauc.metrics")
-class ROCBand(NamedTuple):
-    """Points of an empirical ROC curve, the lowest FPR first; each field is ``[K]`` float64.
-
-    The fields are tensors if the scores are one, else NumPy arrays.
-    """
-
-    fpr: Answer  # non-decreasing, share of the negatives with score >= threshold
-    tpr: Answer  # non-decreasing, share of the positives with score >= threshold
-    thresholds: Answer  # non-increasing
 
 
 def roc_curve_in_band(
@@ -120,39 +108,6 @@ def partial_auc(
     table = table_of(scores, targets, sample_weight, ignore_index)
     found = by_column(lambda own: area_of(vertices_of(own), alpha, beta), table)
     return in_kind(normalized(found, alpha, beta, normalize), scores)
-
-
-def band_of(vertices: Vertices, alpha: float, beta: float) -> ROCBand:
-    """Return the part of the curve with ``alpha <= FPR <= beta``, with a point at both edges."""
-    curve = _roc(vertices)
-    inside = (curve.fpr >= alpha) & (curve.fpr <= beta)
-    pieces = (_edge(curve, alpha), (column[inside] for column in curve), _edge(curve, beta))
-    return ROCBand(*(torch.cat(columns) for columns in zip(*pieces, strict=True)))
-
-
-def area_of(vertices: Vertices, alpha: float, beta: float) -> Tensor:
-    """Return the raw area under the curve over the band, 0-dim float64."""
-    curve = band_of(vertices, alpha, beta)
-    return torch.trapezoid(curve.tpr, curve.fpr)
-
-
-def check_normalize(normalize: str) -> None:
-    """Raise unless the name of a normalisation is known."""
-    if normalize not in ("none", "width", "mcclish"):
-        raise ValueError(f"normalize must be 'none', 'width' or 'mcclish', got {normalize!r}")
-
-
-def normalized(area: Tensor, alpha: float, beta: float, normalize: str) -> Tensor:
-    """Return a raw area over the band in the form that ``normalize`` names, see `partial_auc`."""
-    if normalize == "none":
-        return area
-    mean_tpr = area / (beta - alpha)
-    if normalize == "width":
-        return mean_tpr
-    # McClish's formula with all three areas divided by the width: in a narrow band the difference
-    # of the raw ones, high - low, would lose digits.
-    chance = (alpha + beta) / 2
-    return 0.5 * (1 + (mean_tpr - chance) / (1 - chance))
 
 
 def tpr_at_fpr(
@@ -280,23 +235,3 @@ def _read_off(
     table = table_of(*rows)
     found = by_column(lambda own: measure(vertices_of(own)), table, shape, level=4)
     return in_kind(found, rows[0])
-
-
-def _roc(vertices: Vertices) -> ROCBand:
-    """Return the whole curve, with a point for each vertex."""
-    fp, tp = vertices.fp.double(), vertices.tp.double()
-    return ROCBand(fp / fp[-1], tp / tp[-1], vertices.thresholds)
-
-
-def _edge(curve: ROCBand, fpr: float) -> ROCBand:
-    """Return the curve's interpolated point at ``fpr``, or no point where a vertex lies there."""
-    at = curve.fpr.new_tensor([fpr])
-    right = torch.searchsorted(
-        curve.fpr, at
-    )  # the first with FPR >= fpr: at most the last, of FPR 1
-    if curve.fpr[right] == at:
-        return ROCBand(at[:0], at[:0], at[:0])
-    left = right - 1  # not below 0: vertex 0 has FPR 0, and `fpr` is above that
-    share = (at - curve.fpr[left]) / (curve.fpr[right] - curve.fpr[left])
-    tpr = torch.lerp(curve.tpr[left], curve.tpr[right], share)
-    return ROCBand(at, tpr, curve.thresholds[left])

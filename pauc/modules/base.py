@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor
 
 from pauc.backends import Plan, fitting_bounds, plan_step, take_step
-from pauc.checks import check_flag, check_int
 from pauc.config import LossConfig, make_any_config, options_of
 from pauc.core.batch import Rows
 from pauc.core.outcome import Outcome
-from pauc.core.queue import check_counters
-from pauc.devices import may_look
 from pauc.distributed.gather import gather
-from pauc.distributed.ranks import check_process_group, is_gathering, queue_rows_of_a_rank
+from pauc.distributed.ranks import is_gathering, queue_rows_of_a_rank
 from pauc.distributed.sharded import check_shardable, sharded_step
-from pauc.modules.health import find_mistakes, find_other_rate, is_due
-from pauc.modules.held_queue import QueueHolder
+from pauc.modules.arguments import check_arguments
 from pauc.modules.moving import MovingOptions
 from pauc.modules.passing import refuse_passing_calls
 from pauc.modules.scripted import not_in_scripts
-from pauc.modules.warn import no_dispersion, no_iid_mask, starvation, subsampling
-from pauc.presets import BudgetPreset
+from pauc.modules.watched import WatchedLoss
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from typing_extensions import Self
 
 
-class ModuleOptions(TypedDict, total=False):
-    """The arguments that every loss module has, for type checkers."""
-
-    multilabel: bool
-    queue_size: int
-    update_queue_in_eval: bool
-    gather_distributed: bool | None
-    process_group: ProcessGroup | None
-    shard_queue: bool
-    validate_args: bool
-
-
-class QueuedLoss(QueueHolder):
+class QueuedLoss(WatchedLoss):
     """A queue around the pure functions; a loss says which config it has, and on what it rests.
 
     The arguments are described at :class:`pauc.PAUCAtBudgetLoss`.
@@ -66,21 +48,16 @@ class QueuedLoss(QueueHolder):
         **options: Any,
     ) -> None:
         super().__init__()
-        check_int("num_classes", num_classes, 1)
-        check_int("queue_size", queue_size, 0)
-        flags = {
-            "multilabel": multilabel,
-            "update_queue_in_eval": update_queue_in_eval,
-            "shard_queue": shard_queue,
-            "validate_args": validate_args,
-        }
-        for name, flag in flags.items():
-            check_flag(name, flag)
-        if gather_distributed is not None and not isinstance(gather_distributed, bool):
-            raise TypeError(
-                f"gather_distributed must be a bool or None, got {gather_distributed!r}"
-            )
-        check_process_group(process_group)
+        check_arguments(
+            num_classes,
+            queue_size,
+            gather_distributed,
+            process_group,
+            multilabel=multilabel,
+            update_queue_in_eval=update_queue_in_eval,
+            shard_queue=shard_queue,
+            validate_args=validate_args,
+        )
         config = make_any_config(self._kind, options)
         self.num_classes = num_classes
         self.multilabel = multilabel
@@ -90,9 +67,7 @@ class QueuedLoss(QueueHolder):
         self.process_group = process_group
         self.shard_queue = shard_queue
         self.validate_args = validate_args
-        self._preset: BudgetPreset | None = None  # what a recipe chose, and from what
-        self._warned: set[str] = set()
-        self._calls = 0  # that have let rows enter; no state: it says when to look at the queue
+        self._watch_from_here()
         if shard_queue:
             check_shardable(config, gather_distributed)
             queue_size = queue_rows_of_a_rank(queue_size, process_group)
@@ -127,12 +102,9 @@ class QueuedLoss(QueueHolder):
         A step that is compiled or captured takes these from tensors, which are written in place, so
         that one graph serves all their values. For :class:`pauc.PAUCSchedule`.
         """
+        self.config = self.config._replace(**values)  # first: it may be refused
         self._moving.follow(moving, self.queue.fill.device)
-        self.config = self.config._replace(**values)
-
-    def _budget(self) -> tuple[float, str] | None:
-        """Return the share of the reference rows that the loss rests on, and how to name it."""
-        return None
+        self._moving.write(self.config, self.queue.fill.device)
 
     @overload
     def forward(
@@ -278,9 +250,6 @@ class QueuedLoss(QueueHolder):
             self._bounds.copy_(bounds)  # a graph changes tensors, and no attributes
         return outcome
 
-    def _queue_moves(self) -> bool:
-        return self.training or self.update_queue_in_eval
-
     def _current_plan(self) -> Plan:
         """Return the plan for ``config``, or for one with tensors in place of what moves."""
         if not self._moving.are_read(self._queue.fill):
@@ -303,48 +272,6 @@ class QueuedLoss(QueueHolder):
             "shard_queue": self.shard_queue,
             "validate_args": self.validate_args,
         }
-
-    def _warn(self, outcome: Outcome, batch_rows: int, has_iid_mask: bool) -> None:
-        """Warn, once per kind, about what makes the numbers worth less than they look."""
-        moves = self._queue_moves()
-        self._calls += moves
-        due = moves and is_due(self._calls)
-        found = {}
-        # An accelerator would be waited for, so that there it is asked as rarely as the queue is.
-        if due or may_look(outcome.ref_count.device):
-            found = self._look_at_outcome(outcome, batch_rows)
-        if moves and self._preset is not None and not has_iid_mask:
-            found["iid_mask"] = no_iid_mask(self._preset.iid_share)
-        if due:
-            found |= self._look_at_queue()
-        for kind, message in found.items():
-            if message and kind not in self._warned:
-                self._warned.add(kind)
-                # The caller is behind forward and two frames of nn.Module.
-                warnings.warn(f"{type(self).__name__}: {message}.", UserWarning, stacklevel=5)
-
-    def _look_at_outcome(self, outcome: Outcome, batch_rows: int) -> dict[str, str]:
-        """Return what is wrong with a step by kind of mistake, in words."""
-        found = {
-            "degenerate": no_dispersion(outcome, self.config),
-            "starved": starvation(outcome, batch_rows, self.queue_size, self._budget()),
-        }
-        # `queue_fill` is read only where it decides something: the host waits for it.
-        if found["starved"] and int(self.queue.fill) < self.queue.weight.shape[0]:
-            found["starved"] = ""  # more rows are on their way
-        cap = getattr(self.config, "max_pool_size", None)  # not an option of every loss
-        if cap is not None:
-            found["subsampled"] = subsampling(batch_rows + int(self.queue.fill), cap)
-        return found
-
-    def _look_at_queue(self) -> dict[str, str]:
-        """Return what is wrong with the rows of the queue by kind of mistake, in words."""
-        if not may_look(self.queue.fill.device):
-            check_counters(self.queue)  # elsewhere every step does
-        found = find_mistakes(self.queue)
-        if self._preset is not None:
-            found["rate"] = find_other_rate(self.queue, self._preset.positive_rate)
-        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the plan, which follows from the config and is of private types."""

@@ -11,7 +11,8 @@ from pauc.config import (
     SmoothAPConfig,
     SmoothAPOptions,
 )
-from pauc.modules.base import ModuleOptions, QueuedLoss
+from pauc.modules.arguments import ModuleOptions
+from pauc.modules.base import QueuedLoss
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -248,11 +248,28 @@ class QueueHolder(nn.Module):
                 f"the checkpoint's queue {keys['targets']} has multilabel={saved.multilabel}, "
                 f"this {name} has multilabel={self.multilabel}"
             )
+        problem = _misshapen(saved, self._queue, keys)
+        if problem:
+            return f"the checkpoint's {problem}"
         try:
             check_counters(saved)
         except ValueError as error:
             return f"the checkpoint's {keys['fill']} and {keys['cursor']} are wrong: {error}"
         return ""
+
+
+def _misshapen(saved: QueueState, held: QueueState, keys: dict[str, str]) -> str:
+    """Return which part of a saved queue, of any size, differs in shape or dtype; "" if none."""
+    size = saved.scores.shape[-1]
+    for name, part, own in zip(QueueState._fields, saved, held, strict=True):
+        shape = (*own.shape[:-1], size) if own.ndim else ()
+        floats = own.is_floating_point() and part.is_floating_point()  # of any width: see `_hold`
+        if part.shape != shape or not (floats or part.dtype == own.dtype):
+            return (
+                f"{keys[name]} must have the shape {list(shape)} of a queue of {size} rows, and "
+                f"the dtype {own.dtype}, got {list(part.shape)} and {part.dtype}"
+            )
+    return ""
 
 
 def _moved(queue: QueueState, device: torch.device) -> QueueState:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pauc._public import public
 from pauc.config import PAUCConfig, PAUCOptions
-from pauc.modules.base import ModuleOptions, QueuedLoss
+from pauc.modules.arguments import ModuleOptions
+from pauc.modules.base import QueuedLoss
 from pauc.modules.health import find_idle, find_stall
 from pauc.presets import DrawsBatches, preset_for_budget
 
@@ -113,7 +114,7 @@ class PAUCAtBudgetLoss(QueuedLoss):
         )
         chosen: dict[str, Any] = {"queue_size": preset.queue_size, **preset.options, **overrides}
         loss = cls(num_classes, **chosen)
-        loss._preset = preset
+        loss._preset = preset.without(overrides)
         return loss
 
     def _look_at_queue(self) -> dict[str, str]:

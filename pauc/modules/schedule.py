@@ -200,7 +200,6 @@ class PAUCSchedule:
             raise ValueError(
                 f"beta_start needs a loss over a band, got {type(self._loss).__name__}"
             )
-        self.config, self.step_count = config, step
         moved = {name: getattr(values, name) for name in known}
         first = schedule_at(0, config)
         # Every value moves one way only.
@@ -208,6 +207,7 @@ class PAUCSchedule:
         if "max_beta" in self._loss.config._fields:
             moved["max_beta"] = config.beta_start if "beta" in moving else None
         self._loss.move_config(moved, moving)
+        self.config, self.step_count = config, step  # last: the loss may have refused
 
     def _count(self, loss: nn.Module, _: Any) -> None:
         """Warn of a schedule that stands still; a hook on the loss until the first step."""

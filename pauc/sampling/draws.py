@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pauc.sampling.labels import BatchParts
 from pauc.sampling.row_set import RowSet, positives_of, row_dtype
 
 
@@ -56,6 +57,7 @@ class Draws:
 
     def __init__(self, labels: Tensor, num_classes: int, seed: int) -> None:
         present = labels >= 0
+        self._given = len(labels)
         self._rows = RowSet(present.any(dim=1) if labels.ndim == 2 else present)
         self._positives = positives_of(labels, num_classes)
         self.n_rows, self.n_positives = len(self._rows), len(self._positives.rows)
@@ -70,6 +72,22 @@ class Draws:
         self._shuffles = torch.Generator().manual_seed(second_seed)
         self._shuffle()
         self._turn = self._hard_turn = 0  # drawn so far, modulo the classes
+
+    def check_parts(self, parts: BatchParts, any_hard: bool) -> None:
+        """Raise if there are no rows from which a part of a batch could be drawn."""
+        if self.n_rows == 0:
+            raise ValueError(f"targets must have a row that is not ignored, got {self._given} rows")
+        if parts.positive > 0 and self.n_positives == 0:
+            raise ValueError("targets must have a positive where positive_share is not 0, got none")
+        if parts.hard > 0 and not any_hard:
+            raise ValueError(
+                "targets must have a negative where iid_share + positive_share < 1, got none"
+            )
+
+    def positive_rate(self, parts: BatchParts) -> float:
+        """Return the expected share of positives of the rarest class in a batch of these parts."""
+        among_iid = parts.iid * self.smallest_class / self.n_rows
+        return (among_iid + parts.positive / max(self.n_classes, 1)) / sum(parts)
 
     def iid(self, count: int) -> Tensor:
         """Return the next ``[count]`` rows of the permutation; where it ends, a new one begins."""

@@ -40,10 +40,12 @@ class HardSet:
         self._eligible = RowSet(eligible)
         self._rows: Tensor | None = None  # the selected ones; None before the first selection
         # nan: never seen. inf, which no recorded score is: not eligible.
-        self._scores = torch.full(eligible.shape, torch.nan).masked_fill_(~eligible, torch.inf)
+        with torch.inference_mode(False):  # they will be written outside of it, too
+            self._scores = torch.full(eligible.shape, torch.nan, dtype=torch.float32)
+            self._in_pool = torch.zeros_like(eligible)
+        self._scores[~eligible] = torch.inf
         self._seen = 0
         self._floor = -torch.inf
-        self._in_pool = torch.zeros_like(eligible)
         self._pool: list[Tensor] = []  # in parts, so that recording a batch costs O(batch)
         self._pooled = 0
 
@@ -125,7 +127,7 @@ class HardSet:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state from :meth:`state_dict`."""
-        self._scores = state["scores"].clone()
+        self._scores.copy_(state["scores"])
         self._seen, self._floor = state["seen"], state["floor"]
         self._rows = None if state["rows"] is None else state["rows"].clone()
         self._in_pool.zero_()

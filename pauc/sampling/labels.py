@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pauc.arrays import ArrayLike, as_tensor
-from pauc.checks import check_int, check_real, check_targets
+from pauc.checks import check_ignore_index, check_int, check_real, check_targets
 from pauc.sampling.row_set import blocks
 
 ABSENT = -1
@@ -22,7 +22,7 @@ def as_labels(targets: ArrayLike, num_classes: int, multilabel: bool, ignore_ind
         targets: ``[N]`` or ``[N, 1]``, or ``[N, num_classes]`` if ``multilabel``: a tensor, an
             array, a pandas or polars column, or a list.
     """
-    check_int("ignore_index", ignore_index)
+    check_ignore_index(ignore_index)
     targets = as_tensor(targets, "targets").cpu()
     if not multilabel and targets.ndim == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
@@ -140,9 +140,28 @@ def group_ranks() -> tuple[int, int]:
     return 0, 1
 
 
+def as_indices(indices: ArrayLike, name: str, first: int, last: int) -> Tensor:
+    """Return the checked indices as ``[n]`` int64 on the CPU.
+
+    Raises:
+        TypeError: no integers. A mask would name rows 0 and 1 alone, a fraction the row below it.
+        ValueError: an index outside of ``first..last``.
+    """
+    found = as_tensor(indices, name).cpu().reshape(-1)
+    if found.numel() == 0:  # an empty list has no dtype of its own
+        return found.long()
+    if found.is_floating_point() or found.dtype == torch.bool:
+        raise TypeError(f"{name} must be integers, one for each row of scores, got {found.dtype}")
+    lowest, highest = (int(end) for end in found.aminmax())
+    if lowest < first or highest > last:
+        raise ValueError(f"{name} must be in {first}..{last}, got {lowest} to {highest}")
+    return found.long()
+
+
 def as_scores(scores: ArrayLike, n_rows: int, num_classes: int) -> Tensor:
-    """Return the scores as ``[n_rows, num_classes]`` on the CPU, without gradient."""
+    """Return the scores as floating ``[n_rows, num_classes]`` on the CPU, without gradient."""
     found = as_tensor(scores, "scores").cpu()
+    found = found if found.is_floating_point() else found.to(torch.float32)
     if found.ndim == 1 and num_classes == 1:
         found = found.unsqueeze(1)
     if found.shape != (n_rows, num_classes):

@@ -120,7 +120,7 @@ class HardReservoir:
     def __init__(self, capacity: int, fraction: float, max_age: int | None) -> None:
         self.store, self.fraction, self.max_age = Store(capacity), fraction, max_age
         self.seen = 0
-        self.scores = torch.full((capacity,), -torch.inf)
+        self.scores = torch.full((capacity,), -torch.inf, dtype=torch.float32)
         self.ids = torch.full((capacity,), -1)  # numbers of arrival; -1: an empty slot
         self.hard = torch.empty(0, dtype=torch.int64)  # slots to draw from
 

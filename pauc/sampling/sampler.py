@@ -11,12 +11,19 @@ import torch
 from torch import Tensor
 
 from pauc._public import public
-from pauc.arrays import ArrayLike, as_tensor
+from pauc.arrays import ArrayLike
 from pauc.checks import check_flag, check_int
 from pauc.sampling.draws import Draws
 from pauc.sampling.handed_out import HandedOut
-from pauc.sampling.hard_set import HardSet, distinct
-from pauc.sampling.labels import BatchParts, Ranks, as_labels, as_scores, check_share
+from pauc.sampling.hard_sets import HardSets
+from pauc.sampling.labels import (
+    BatchParts,
+    Ranks,
+    as_indices,
+    as_labels,
+    as_scores,
+    check_share,
+)
 from pauc.sampling.refusals import NotTakenApart
 
 
@@ -136,11 +143,9 @@ class BandSampler(NotTakenApart):
         self.iid_share = self._parts.iid / batch_size
 
         self._draws = Draws(self._labels, num_classes, seed)
-        self._hard = [HardSet(negative, hard_fraction) for negative in self._negatives()]
-        # A label without negatives has no hard ones: the others take its turns.
-        self._drawn_hard = [hard for hard in self._hard if len(hard) > 0]
-        self._check_rows()
-        self.positive_rate = self._positive_rate()
+        self._hard = HardSets(self._labels, num_classes, hard_fraction)
+        self._draws.check_parts(self._parts, any_hard=bool(self._hard.drawn))
+        self.positive_rate = self._draws.positive_rate(self._parts)
         if num_batches is None:
             num_batches = math.ceil(self._draws.n_rows / (self._parts.iid * self.world_size))
         check_int("num_batches", num_batches, 1)
@@ -172,7 +177,7 @@ class BandSampler(NotTakenApart):
 
         With ``multilabel`` those of one label after another; a row may be there several times.
         """
-        return torch.cat([hard.rows for hard in self._hard])
+        return self._hard.rows
 
     @property
     def candidates(self) -> Tensor:
@@ -182,9 +187,7 @@ class BandSampler(NotTakenApart):
         ``update`` in each step, ``sampler.update(rows, model(features[rows]))`` for these rows and
         then ``refresh()`` keep the hard set current, at a cost of O(hard set).
         """
-        if len(self._hard) == 1:
-            return self._hard[0].candidates.clone()
-        return distinct(torch.cat([hard.candidates for hard in self._hard]))
+        return self._hard.candidates
 
     def update(self, indices: ArrayLike, scores: ArrayLike) -> None:
         """Record the scores of rows, as a training step has seen them; O(n).
@@ -195,21 +198,16 @@ class BandSampler(NotTakenApart):
         Args:
             indices: ``[n]`` int, rows of ``targets``. Of a row that is given twice the higher
                 score counts.
-            scores: ``[n, num_classes]`` or, binary, ``[n]``: the logits, any floating dtype.
-                Non-finite ones are dropped.
+            scores: ``[n, num_classes]`` or, binary, ``[n]``: the logits, any real dtype, held as
+                float32. Non-finite ones are dropped.
 
         Raises:
+            TypeError: indices that are no integers, such as a mask.
             ValueError: shapes that do not fit, or an index out of range.
         """
-        indices = as_tensor(indices, "indices").cpu().reshape(-1).long()
+        indices = as_indices(indices, "indices", 0, len(self._labels) - 1)
         scores = as_scores(scores, len(indices), self.num_classes)
-        n_rows = len(self._labels)
-        if bool(((indices < 0) | (indices >= n_rows)).any()):
-            extremes = f"{int(indices.min())} to {int(indices.max())}"
-            raise ValueError(f"indices must be in 0..{n_rows - 1}, got {extremes}")
-        hardness = self._hardness(self._labels[indices], scores)
-        for hard, column in zip(self._hard, hardness, strict=True):
-            hard.record(indices, column)
+        self._hard.record(indices, self._labels[indices], scores)
 
     def refresh(self, scores: ArrayLike = None) -> None:
         """Select the hard set anew; batches drawn from here on use it, prefetched ones do not.
@@ -225,11 +223,8 @@ class BandSampler(NotTakenApart):
         """
         if scores is not None:
             scores = as_scores(scores, len(self._labels), self.num_classes)
-            hardness = self._hardness(self._labels, scores)
-            for hard, column in zip(self._hard, hardness, strict=True):
-                hard.record_all(column)
-        for hard in self._hard:
-            hard.select()
+            self._hard.record_all(self._labels, scores)
+        self._hard.select()
         self._refreshed = True
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
@@ -254,7 +249,7 @@ class BandSampler(NotTakenApart):
             "layout": self._layout(),
             **self._handed_out.state_dict(consumed),
             "draws": self._draws.state_dict(),
-            "hard": [hard.state_dict() for hard in self._hard],
+            "hard": self._hard.state_dict(),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -273,8 +268,7 @@ class BandSampler(NotTakenApart):
                     f"this BandSampler's is {value!r}"
                 )
         self._draws.load_state_dict(state_dict["draws"])
-        for hard, state in zip(self._hard, state_dict["hard"], strict=True):
-            hard.load_state_dict(state)
+        self._hard.load_state_dict(state_dict["hard"])
         self._handed_out.load_state_dict(dict(state_dict))
 
     def _draw(self) -> Tensor:
@@ -282,29 +276,9 @@ class BandSampler(NotTakenApart):
         parts = (
             self._draws.iid(self.world_size * self._parts.iid),
             self._draws.positives(self.world_size * self._parts.positive),
-            self._draws.among(self._drawn_hard, self.world_size * self._parts.hard),
+            self._draws.among(self._hard.drawn, self.world_size * self._parts.hard),
         )
         return torch.cat([part.view(self.world_size, -1) for part in parts], dim=1)
-
-    def _negatives(self) -> Iterator[Tensor]:
-        """Yield for each hard set ``[N]`` bool: the rows that may be in it."""
-        if self.multilabel:
-            yield from (self._labels.T == 0)
-        else:
-            yield self._labels == 0 if self.num_classes == 1 else self._labels >= 0
-
-    def _hardness(self, labels: Tensor, scores: Tensor) -> Tensor:
-        """Return ``[hard sets, n]``: of each row its highest score as a negative of some class."""
-        if self.multilabel or self.num_classes == 1:
-            return scores.T
-        own = labels.long().clamp(min=0).unsqueeze(1)
-        return scores.scatter(1, own, -torch.inf).amax(1).unsqueeze(0)
-
-    def _positive_rate(self) -> float:
-        """Return the expected share of a batch, as the attribute ``positive_rate`` says."""
-        share = self._draws.smallest_class / self._draws.n_rows
-        added = self._parts.positive / max(self._draws.n_classes, 1)
-        return (self._parts.iid * share + added) / self.batch_size
 
     def _layout(self) -> dict[str, int]:
         """Return the numbers that must be equal for one sampler to take over another's state."""
@@ -319,16 +293,3 @@ class BandSampler(NotTakenApart):
             "number of positives": self._parts.positive,
             "num_batches": self.num_batches,
         }
-
-    def _check_rows(self) -> None:
-        """Raise if there are no rows from which a part of the batch could be drawn."""
-        if self._draws.n_rows == 0:
-            raise ValueError(
-                f"targets must have a row that is not ignored, got {len(self._labels)} rows"
-            )
-        if self._parts.positive > 0 and self._draws.n_positives == 0:
-            raise ValueError("targets must have a positive where positive_share is not 0, got none")
-        if self._parts.hard > 0 and not self._drawn_hard:
-            raise ValueError(
-                "targets must have a negative where iid_share + positive_share < 1, got none"
-            )

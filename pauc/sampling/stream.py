@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pauc._public import public
-from pauc.checks import check_flag, check_int
+from pauc.checks import check_flag, check_ignore_index, check_int
 from pauc.sampling.fresh import FreshRows
-from pauc.sampling.labels import BatchParts, as_scores, check_share
+from pauc.sampling.labels import BatchParts, as_indices, as_scores, check_share
 from pauc.sampling.reservoirs import Columns, HardReservoir, PositiveReservoir, join, pick
 
 
@@ -109,7 +109,7 @@ class BandStream(IterableDataset[StreamBatch]):
         for name, value in {**counts, "max_prefetch": max_prefetch}.items():
             check_int(name, value, 1)
         check_int("seed", seed, 0)
-        check_int("ignore_index", ignore_index)
+        check_ignore_index(ignore_index)
         check_flag("batched", batched)
         if shard is not None:
             check_flag("shard", shard)
@@ -162,16 +162,14 @@ class BandStream(IterableDataset[StreamBatch]):
 
         Args:
             ids: ``[n]`` int64, of a batch.
-            scores: ``[n]`` or ``[n, 1]``: the logits, any floating dtype.
+            scores: ``[n]`` or ``[n, 1]``: the logits, any real dtype, held as float32.
 
         Raises:
+            TypeError: ids that are no integers.
             ValueError: shapes that do not fit, or an id that has not been handed out.
         """
-        ids = torch.as_tensor(ids).cpu().reshape(-1).long()
+        ids = as_indices(ids, "ids", -1, self._arrived - 1)
         scores = as_scores(scores, len(ids), 1)[:, 0].to(self._hard.scores.dtype)
-        if bool(((ids < -1) | (ids >= self._arrived)).any()):
-            extremes = f"{int(ids.min())} to {int(ids.max())}"
-            raise ValueError(f"ids must be in -1..{self._arrived - 1}, got {extremes}")
         usable = (ids >= 0) & scores.isfinite()
         ids, scores = ids[usable], scores[usable]
         new = ~self._hard.record(ids, scores)

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.metrics import make_scorer
 
-from pauc.metrics.roc import check_normalize, partial_auc, tpr_at_fpr
+from pauc.metrics.band import check_normalize
+from pauc.metrics.roc import partial_auc, tpr_at_fpr
 
 # A decision function first: probabilities near 1 are rounded into ties, where the budget lies.
 RESPONSES = ("decision_function", "predict_proba")

@@ -210,6 +210,13 @@ def test_an_infinite_score_has_a_vertex_of_its_own() -> None:
 # --- partial_auc
 
 
+def test_mcclish_is_a_number_in_the_narrowest_band_there_is() -> None:
+    scores, targets = torch.arange(4.0), torch.tensor([0, 0, 1, 1])
+    band = math.nextafter(1, 0), 1.0
+    assert partial_auc(scores, targets, *band, normalize="mcclish") == 1
+    assert partial_auc(scores, targets, 0.0, 5e-324, normalize="mcclish") == 1
+
+
 @examples
 @given(finite_rows, st.floats(1e-3, 1))
 def test_mcclish_from_zero_equals_scikit_learn(rows: Rows, beta: float) -> None:
@@ -527,7 +534,7 @@ def test_bad_rows(
 @every_entry
 @pytest.mark.parametrize("value", [None, True, -100.0, "a"])
 def test_bad_ignore_index(entry: Metric, value: Any) -> None:
-    with pytest.raises(TypeError, match=rf"ignore_index must be an int, got {value!r}"):
+    with pytest.raises(TypeError, match=rf"ignore_index must be an integer, got {value!r}"):
         entry(SCORES, TARGETS, ignore_index=value)
 
 

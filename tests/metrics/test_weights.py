@@ -195,6 +195,7 @@ def test_the_weighted_closed_form_agrees_with_the_bootstrap() -> None:
         (torch.tensor([1, 1, -1.0, 1]), ValueError, r"non-negative, got -1\.0 in row 2"),
         (torch.tensor([1, torch.nan, 1, 1]), ValueError, r"finite .*, got nan in row 1"),
         (torch.tensor([1, torch.inf, 1, 1]), ValueError, r"finite .*, got inf in row 1"),
+        (torch.full((4,), 1e308, dtype=torch.float64), ValueError, r"finite sum, got .* inf"),
         (["a"] * 4, TypeError, r"sample_weight must be a tensor, an array"),
         (torch.zeros(4), ValueError, r"targets must hold"),
     ],

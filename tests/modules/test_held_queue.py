@@ -63,6 +63,36 @@ def is_fresh(queue):
     return same(queue, init_queue(queue.weight.shape[0], 1))
 
 
+# --- checkpoints that are no queue ---
+
+
+@pytest.mark.parametrize("size", [64, 16])
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("targets", lambda part: part[:5]),
+        ("iid", lambda part: part[:5]),
+        ("weight", lambda part: part[:5]),
+        ("scores", lambda part: part[0]),
+        ("scores", lambda part: part.long()),
+        ("targets", lambda part: part.int()),
+        ("iid", lambda part: part.long()),
+        ("fill", lambda part: part.view(1)),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused_and_change_nothing(part, change, size):
+    loss = PAUCAtBudgetLoss(1, beta=0.2, queue_size=size)
+    source = PAUCAtBudgetLoss(1, beta=0.2, queue_size=64)
+    for module in (loss, source):
+        module(torch.arange(70.0).sin().unsqueeze(1), torch.arange(70) % 2)
+    state, before = source.state_dict(), loss.state_dict()
+    state[f"queue_{part}"] = change(state[f"queue_{part}"])
+    with pytest.raises(RuntimeError, match=f"queue_{part}"):
+        loss.load_state_dict(state)
+    after = loss.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 # --- memory that holds nothing ---
 
 

@@ -321,6 +321,19 @@ def test_bad_moves_are_named_and_leave_the_loss_alone(arguments, error, message)
     assert not loss._forward_pre_hooks
 
 
+def test_a_state_that_the_loss_refuses_changes_neither_loss_nor_schedule():
+    basis = {"budget_basis": "precision", "precision": 0.5, "base_rate": 0.1, "beta": 0.01}
+    loss = PAUCAtBudgetLoss(1, **basis)
+    schedule = PAUCSchedule(loss, anneal_steps=10, beta_start=0.05)
+    state = schedule.state_dict()
+    state["config"] |= {"beta": 0.9, "beta_start": None, "temperature_start": 1.0}
+    before = schedule.config, schedule.step_count, loss.config, dict(loss._moving._tensors)
+    with pytest.raises(ValueError, match="beta must be below"):
+        schedule.load_state_dict(state)
+    after = schedule.config, schedule.step_count, loss.config, dict(loss._moving._tensors)
+    assert after == before
+
+
 @pytest.mark.parametrize(("step", "error"), [(-1, ValueError), (0.5, TypeError)])
 def test_a_bad_step_is_named(step, error):
     with pytest.raises(error, match="step"):

@@ -573,6 +573,58 @@ def test_bad_scores_are_named_and_not_recorded(indices, scores, message):
         sampler.refresh(torch.zeros(399))
 
 
+@pytest.mark.parametrize(
+    "indices", [torch.arange(400) < 2, torch.tensor([1.7, 2.0]), np.array([True, False])]
+)
+def test_a_mask_or_fractions_are_no_indices(indices):
+    sampler = BandSampler(binary_targets(), 8)
+    with pytest.raises(TypeError, match="indices must be integers"):
+        sampler.update(indices, torch.ones(len(indices)))
+    assert len(sampler.candidates) == 0
+    sampler.update([], [])  # a list without rows has no dtype
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_scores_may_be_whole_numbers(num_classes):
+    rows = torch.arange(300)
+    scores = torch.stack([rows.roll(100 * c) for c in range(num_classes)], dim=1)
+    by_int, by_float = (
+        BandSampler(rows % num_classes, 8, num_classes=num_classes, positive_share=0.0)
+        for _ in range(2)
+    )
+    for sampler, given_scores in ((by_int, scores), (by_float, scores.float())):
+        sampler.update(rows[:200], given_scores[:200])
+        sampler.refresh()
+        sampler.refresh(given_scores)
+    assert torch.equal(by_int.hard_rows, by_float.hard_rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_default_dtype_does_not_round_the_scores(dtype):
+    n_rows = 4096  # bf16 tells 256 of these apart
+    try:
+        torch.set_default_dtype(dtype)
+        sampler = BandSampler(torch.zeros(n_rows, dtype=torch.int64), 8, positive_share=0.0)
+        sampler.refresh(torch.arange(n_rows, dtype=torch.float32))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(sampler.hard_rows, torch.arange(n_rows).flip(0)[: len(sampler.hard_rows)])
+    assert sampler.state_dict()["hard"][0]["scores"].dtype == torch.float32
+
+
+def test_a_sampler_made_or_loaded_in_inference_mode_serves_training():
+    with torch.inference_mode():
+        made = BandSampler(binary_targets(), 8)
+        loaded = BandSampler(binary_targets(), 8)
+        made.update([1, 2], torch.ones(2))
+        made.refresh()
+        loaded.load_state_dict(made.state_dict())
+    for sampler in (made, loaded):
+        sampler.update([3, 4], 2 * torch.ones(2))
+        sampler.refresh()
+    assert torch.equal(made.hard_rows, loaded.hard_rows)
+
+
 def test_a_wrong_count_of_consumed_batches_is_named():
     sampler = BandSampler(binary_targets(), 8, max_prefetch=3)
     list(islice(iter(sampler), 10))

@@ -194,6 +194,8 @@ def test_scores_of_rows_that_are_gone_or_not_finite_are_dropped():
     assert bool((stream._hard.ids == -1).all())
     stream.update(second.ids, torch.ones(32))
     assert int((stream._hard.ids >= 0).sum()) == int((second.rows[1][second.iid_mask] == 0).sum())
+    with pytest.raises(TypeError, match="ids must be integers"):
+        stream.update(second.ids > 0, torch.ones(32))
     with pytest.raises(ValueError, match=r"ids must be in -1\.\."):
         stream.update(torch.tensor([10_000]), torch.ones(1))
     with pytest.raises(ValueError, match=r"scores must be \[2, 1\]"):
