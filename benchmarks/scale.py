@@ -265,9 +265,8 @@ def run_sampler(arguments: argparse.Namespace) -> None:
     print(f"refresh by scores of all rows: {seconds(lambda: sampler.refresh(scores)):.1f} s")
     print(f"{len(sampler.hard_rows):,} hard rows")
     print(f"a batch and its update: {seconds(train) / SAMPLER_STEPS * 1e3:.2f} ms")
-    print(
-        f"refresh: {seconds(sampler.refresh) * 1e3:.1f} ms, {sampler._hard.drawn[0].scans} scans so far"
-    )
+    refresh = seconds(sampler.refresh) * 1e3
+    print(f"refresh: {refresh:.1f} ms, {sampler._hard.drawn[0].scans} scans so far")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     print(f"peak of the process: {peak:,.0f} MB")
 
