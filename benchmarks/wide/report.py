@@ -39,7 +39,7 @@ def summary(records: Sequence[Record]) -> str:
     rows, found = [], _problems(records)
     for name, results in found.items():
         best = best_bce(results)
-        short = [_mean(results.get(arm, {})) for arm in ("BCE, from log-odds", best, OURS)]
+        short = [_mean(results[arm]) for arm in ("BCE, from log-odds", best, OURS)]
         minus, seeds = _difference(results, best)
         rows.append([name, *short, minus, seeds, _instead(found[instead.shared(name)])])
     return markdown([*head, "seeds", "instead"], rows)
@@ -51,7 +51,16 @@ def _problems(records: Sequence[Record]) -> dict[str, Results]:
         config = record["config"]
         if config["lr_factor"] == 1:
             found[config["problem"]][config["arm"]][config["seed"]] = record["result"]
-    return {name: found[name] for name in PROBLEMS if OURS in found[name]}
+    return {name: _same_seeds(found[name]) for name in PROBLEMS if OURS in found[name]}
+
+
+def _same_seeds(results: Results) -> Results:
+    """Return the results with the seeds that all shown arms have, or else one would mislead."""
+    seeds = set.intersection(*(set(results.get(arm, {})) for arm in SHOWN))
+    return {
+        arm: {seed: of[seed] for seed in seeds} if arm in SHOWN else of
+        for arm, of in results.items()
+    }
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -62,7 +71,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def _row(name: str, results: Results) -> list[str]:
     best = best_bce(results)
-    cells = [_cell(results.get(arm, {})) for arm in SHOWN]
+    cells = [_cell(results[arm]) for arm in SHOWN]
     minus, seeds = _difference(results, best)
     return [name, *cells, minus, SHOWN[best], seeds]
 
@@ -85,20 +94,17 @@ def _difference(results: Results, best: str) -> tuple[str, str]:
 
 
 def _mean(by_seed: Mapping[int, Mapping[str, Any]]) -> str:
-    return f"{estimate(of_seeds(by_seed, '0.005')).mean:.3f}" if by_seed else ""
+    return f"{estimate(of_seeds(by_seed, '0.005')).mean:.3f}"
 
 
 def best_bce(results: Results) -> str:
     """Return the arm without this library's loss that validation rows prefer."""
-    others = [arm for arm in SHOWN if arm in results and not arm.startswith("preset")]
-    seeds = set(results[OURS]).intersection(*(results[arm] for arm in others))
-    chosen = {arm: sum(results[arm][seed]["chosen_by"] for seed in seeds) for arm in others}
+    others = [arm for arm in SHOWN if not arm.startswith("preset")]
+    chosen = {arm: sum(run["chosen_by"] for run in results[arm].values()) for arm in others}
     return max(chosen, key=lambda arm: chosen[arm])
 
 
 def _cell(by_seed: Mapping[int, Mapping[str, Any]]) -> str:
-    if not by_seed:
-        return ""
     at_budget, below = (estimate(of_seeds(by_seed, fpr)).mean for fpr in ("0.005", "0.001"))
     return f"{at_budget:.3f} ({below:.3f})"
 
