@@ -26,7 +26,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import pauc
-from pauc import PAUCAtBudgetLoss, RecallAtQuantileLoss, init_queue, pauc_loss_fn
+from pauc import (
+    PAUCAtBudgetLoss,
+    RecallAtQuantileLoss,
+    SmoothAPLoss,
+    init_queue,
+    pauc_loss_fn,
+)
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 COLUMNS = {"setting": 46, "ms (quartiles)": 24, "times the plain step": 20}
@@ -88,6 +94,7 @@ SETTINGS = [
     Setting("pairs, diagnostics", "pairs", module(PAIRS, diagnostics=True)),
     Setting("pairs, population", "pairs", module({**PAIRS, "budget_basis": "population"})),
     Setting(f"pairs, max_pool_size={CAP}", "pairs", module({**PAIRS, "max_pool_size": CAP})),
+    Setting("SmoothAPLoss", "trapezoid", module({}, SmoothAPLoss)),
     Setting("pauc_loss_fn", "pauc_loss_fn", function({})),
     Setting(
         "pauc_loss_fn, beta and temperature as tensors",

@@ -127,11 +127,13 @@ class QueueHolder(nn.Module):
 
     def _store(self, state: QueueState) -> None:
         held = self.queue
+        if state is held:  # its rows have been written in place
+            return
         if any(old.dtype != new.dtype for old, new in zip(held, state, strict=True)):
             self._hold(state)
             return
         for old, new in zip(held, state, strict=True):
-            if old is not new:  # else its rows have been written in place
+            if old is not new:
                 old.copy_(new)  # in place: a captured graph knows the tensors by their addresses
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

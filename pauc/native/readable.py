@@ -19,7 +19,7 @@ def is_readable(rows: Rows, queue: QueueState) -> bool:
     logits = rows.logits
     return (
         not is_traced()
-        and not is_watched(rows, queue)
+        and _have_memory(rows, queue)
         and not is_dual(logits)
         and compute_dtype(logits, queue.scores) == queue.scores.dtype
         and is_sound(queue)
@@ -33,10 +33,13 @@ def is_watched(rows: Rows, queue: QueueState) -> bool:
     A trace would record nothing of what a native call computes; a transform of ``torch.func`` and
     fake tensors have no addresses.
     """
-    return (
-        get_proxy_mode() is not None
-        or torch._C._are_functorch_transforms_active()
-        or not all(part is None or has_memory(part) for part in (*rows, *queue))
+    return get_proxy_mode() is not None or not _have_memory(rows, queue)
+
+
+def _have_memory(rows: Rows, queue: QueueState) -> bool:
+    """Return whether all tensors have an address, and none is new to a transform."""
+    return not torch._C._are_functorch_transforms_active() and all(
+        part is None or has_memory(part) for part in (*rows, *queue)
     )
 
 

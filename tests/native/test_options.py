@@ -120,6 +120,24 @@ def test_any_options_equal_the_operators(
         queue = expected[0].entry.into(queue)
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("shift", [0.0, 4.0])
+def test_the_edge_in_the_queue_alone_may_lie_outside_of_the_window_around_the_band(
+    shift, interpolation
+):
+    config = PAUCConfig(alpha=0.1, beta=0.12, quantile_interpolation=interpolation)
+    g = torch.Generator().manual_seed(0)
+    queue, bounds = init_queue(4000, 1, dtype=torch.float64), None
+    for rows, moved in ((4000, 0.0), (300, 0.0), (300, shift)):
+        scores = moved + torch.randn(rows, 1, generator=g, dtype=torch.float64)
+        batch = Rows(scores, (torch.rand(rows, generator=g) < 0.1).long())
+        found = one_step(batch, queue, plan_step(config), bounds, diagnostics=True)
+        expected = one_step(batch, queue, Plan(config, None), diagnostics=True)
+        assert_equal_steps(found, expected, rtol=1e-9, atol=1e-12)
+        bounds, queue = found[2], expected[0].entry.into(queue)
+    assert (found[0].stats["realised_fpr"] > 0.5) == (shift > 0)
+
+
 MOVING = {
     "alpha": 0.01,
     "beta": 0.2,

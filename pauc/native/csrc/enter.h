@@ -64,7 +64,8 @@ void enter(const Entry<T>& e) {
     const int64_t start = (*e.cursor % e.size + e.size) % e.size;
     std::vector<Size> slots(count);
     for (Size k = 0; k < count; ++k) {
-        const Size i = rows[k], at = slots[k] = (start + k) % e.size;
+        const Size i = rows[k], from = start + k, at = from < e.size ? from : from - e.size;
+        slots[k] = at;
         if (!e.multilabel) e.held_targets[at] = e.targets[i];
         e.held_iid[at] = e.iid ? e.iid[i] : 1;
         e.held_weight[at] = e.weight ? e.weight[i] : 1;

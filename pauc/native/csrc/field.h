@@ -1,11 +1,12 @@
 // The sum of weighted sigmoids over many sources on a line, at many places, in linear time.
 //
 // The line is cut into bins of a fraction of tau. A bin keeps the moments of its sources around its
-// middle. A Taylor series of the sigmoid turns the moments of all bins within reach into one
-// polynomial for each bin in which a sum is asked for; sources beyond reach count 1 or 0. The
-// sigmoid has its nearest pole at a distance of pi, and source and place are within a bin's width
-// of the middles together, so that the series errs by (width / pi) ** TERMS<T> for a source. Where
-// too many bins would be needed, or there are few pairs, each pair is looked at.
+// middle. A Taylor series of the sigmoid turns the moments of the bins nearby into one polynomial
+// for each bin in which a sum is asked for. The sigmoid has its nearest pole at a distance of pi,
+// and source and place are within a bin's width of the middles together, so that the series errs by
+// (width / pi) ** TERMS<T> for a source. Far from 0, the sigmoid of u is exp(u) - exp(2 u) + ...,
+// or 1 less that of -u; and sums of exponentials are carried from bin to bin. Where too many bins
+// would be needed, or there are few pairs, each pair is looked at.
 
 #pragma once
 
@@ -20,33 +21,37 @@ namespace pauc {
 
 constexpr int LANES = 4;  // bins, or terms of a series, that are worked on at once
 
-// How long the series are and how fine the bins, for scores of a dtype: (1 / (4 pi)) ** 8 is 2e-9,
-// and (1 / (4 pi)) ** 12 6e-14. Out of reach a sigmoid is less than exp(-30), or exp(-40), from 0
-// or 1.
+constexpr int BINS_PER_TAU = 4;
+// The bins on either side of one whose moments are looked at.
+constexpr int NEAR = 5 * BINS_PER_TAU;
+// These and itself, filled up to whole lanes.
+constexpr int WITHIN = (2 * NEAR + 1 + LANES - 1) / LANES * LANES;
+
+// How long the series are, for scores of a dtype: (1 / (4 pi)) ** 8 is 2e-9, and (1 / (4 pi)) ** 12
+// 6e-14.
 template <typename T>
 constexpr int TERMS = sizeof(T) == 4 ? 8 : 12;
+// How many exponentials: what is left out is less than exp(-30) or exp(-40) where they are used.
 template <typename T>
-constexpr int BINS_PER_TAU = 4;
+constexpr int FAR = sizeof(T) == 4 ? 5 : 7;
+// Out of reach a sigmoid is less than exp(-30), or exp(-40), from 0 or 1.
 template <typename T>
-constexpr int REACH = BINS_PER_TAU<T> * (sizeof(T) == 4 ? 30 : 40);
-// The bins within reach of one, itself included, filled up to whole lanes.
-template <typename T>
-constexpr int WITHIN = (2 * REACH<T> + 1 + LANES - 1) / LANES * LANES;
+constexpr int REACH = BINS_PER_TAU * (sizeof(T) == 4 ? 30 : 40);
 
-// The derivatives of the sigmoid between the middle of a bin and those of all within reach, in
-// units of bins: of order n, times 1 / BINS_PER_TAU ** n.
+// The derivatives of the sigmoid between the middle of a bin and those nearby, in units of bins: of
+// order n, times 1 / BINS_PER_TAU ** n.
 template <typename T>
 struct Derivatives {
-    double order[TERMS<T>][WITHIN<T>] = {};
+    double order[TERMS<T>][WITHIN] = {};
 
     Derivatives() {
-        for (int d = -REACH<T>; d <= REACH<T>; ++d) fill(d);
+        for (int d = -NEAR; d <= NEAR; ++d) fill(d);
     }
 
     // Fills one distance. From s' = s - s ** 2 the coefficients of the series follow one by one.
     // On the side where the sigmoid is small nothing cancels; the other side is its mirror image.
     void fill(int d) {
-        const double small = std::exp(-std::abs(d) / static_cast<double>(BINS_PER_TAU<T>));
+        const double small = std::exp(-std::abs(d) / static_cast<double>(BINS_PER_TAU));
         double a[TERMS<T>] = {small / (1 + small)}, unit = 1;
         for (int n = 0; n + 1 < TERMS<T>; ++n) {
             double product = 0;
@@ -55,8 +60,8 @@ struct Derivatives {
         }
         for (int n = 0; n < TERMS<T>; ++n) {
             const double mirrored = n == 0 ? 1 - a[0] : n % 2 ? a[n] : -a[n];
-            order[n][d + REACH<T>] = (d > 0 ? mirrored : a[n]) * unit;
-            unit *= (n + 1.0) / BINS_PER_TAU<T>;
+            order[n][d + NEAR] = (d > 0 ? mirrored : a[n]) * unit;
+            unit *= (n + 1.0) / BINS_PER_TAU;
         }
     }
 };
@@ -65,8 +70,8 @@ struct Derivatives {
 template <typename T>
 struct Axis {
     // Scores farther from the positives than REACH are put just beyond it; and a place there still
-    // has REACH bins on either side.
-    static constexpr Size MARGIN = 2 * REACH<T> + 2;
+    // has NEAR bins on either side.
+    static constexpr Size MARGIN = REACH<T> + NEAR + 2;
 
     double lowest, tau, per_bin;
     double first, end;  // the places, in bins, that scores are put to at most
@@ -75,11 +80,11 @@ struct Axis {
     Axis(const std::vector<double>& positives, double width, Size most_bins) : tau(width) {
         const auto ends = std::minmax_element(positives.begin(), positives.end());
         lowest = *ends.first;
-        per_bin = BINS_PER_TAU<T> / tau;
+        per_bin = BINS_PER_TAU / tau;
         const double span = (*ends.second - lowest) * per_bin;
         first = MARGIN - REACH<T> - 2;
         end = MARGIN + span + REACH<T> + 2;
-        if (span < most_bins) bins = static_cast<Size>(end) + 1 + REACH<T> + LANES;
+        if (span < most_bins) bins = static_cast<Size>(end) + 1 + NEAR + LANES;
     }
 
     // The place of a score in bins; nan is put where it counts for nothing.
@@ -130,7 +135,7 @@ class Field {
             slope = slope * r + value;
             value = value * r + series[m];
         }
-        return {value, -slope * BINS_PER_TAU<T>};
+        return {value, -slope * BINS_PER_TAU};
     }
 
   private:
@@ -142,6 +147,8 @@ class Field {
     std::vector<double> moments_;      // [bins, TERMS<T>], of the sources of each bin
     std::vector<double> by_order_;     // [TERMS<T>, bins], the same over k!, once all are added
     std::vector<double> above_;        // [bins + 1], the weight of all sources from a bin on
+    std::vector<double> below_far_;    // [bins, FAR<T>], see `carry`: of the sources far below
+    std::vector<double> above_far_;    // and of those far above
     std::vector<double> polynomials_;  // [bins, TERMS<T>], the sum around the middle of each bin
     std::vector<char> known_;          // [bins], whether that is filled in
     std::vector<Source> sources_;      // where there are no bins
@@ -172,14 +179,56 @@ class Field {
             factorial *= k + 1;
         }
         for (Size b = bins; b-- > 0;) above_[b] = above_[b + 1] + by_order_[b];
+        below_far_ = carry(1);
+        above_far_ = carry(-1);
+    }
+
+    // Returns, for the middle of each bin, the sums of exp(-p * distance / tau) for p = 1, ...,
+    // over the sources that are more than NEAR bins below (`side` 1) or above (-1) its bin.
+    std::vector<double> carry(int side) const {
+        const Size bins = axis_.bins;
+        double rate[FAR<T>], fall[FAR<T>], entry[FAR<T>], sum[FAR<T>] = {};
+        for (int p = 0; p < FAR<T>; ++p) {
+            rate[p] = side * (p + 1.0) / BINS_PER_TAU;
+            fall[p] = std::exp(-std::abs(rate[p]));
+            entry[p] = std::exp(-std::abs(rate[p]) * (NEAR + 1));
+        }
+        std::vector<double> far(bins * FAR<T>);
+        for (Size step = NEAR + 1; step < bins; ++step) {
+            const Size bin = side > 0 ? step : bins - 1 - step, from = bin - side * (NEAR + 1);
+            for (int p = 0; p < FAR<T>; ++p) {
+                double of_bin = 0;  // of the sources of one bin, around its middle
+                for (int k = TERMS<T> - 1; k >= 0; --k)
+                    of_bin = of_bin * rate[p] + by_order_[k * bins + from];
+                sum[p] = sum[p] * fall[p] + of_bin * entry[p];
+                far[bin * FAR<T> + p] = sum[p];
+            }
+        }
+        return far;
+    }
+
+    // Adds the derivatives of what `carry` has summed, in units of bins, to the terms of a series.
+    void add_far(Size bin, double (&sum)[TERMS<T>][LANES]) const {
+        double sign = 1;
+        for (int p = 0; p < FAR<T>; ++p) {
+            const double rate = (p + 1.0) / BINS_PER_TAU;
+            double below = sign * below_far_[bin * FAR<T> + p];
+            double above = -sign * above_far_[bin * FAR<T> + p];
+            for (int m = 0; m < TERMS<T>; ++m) {
+                sum[m][0] += below + above;
+                below *= rate;
+                above *= -rate;
+            }
+            sign = -sign;
+        }
     }
 
     // Writes the sum around the middle of a bin, as a polynomial in the distance from it.
     void expand(Size bin, double* series) {
         static const Derivatives<T> sigmoid;
-        const double* moment = by_order_.data() + bin - REACH<T>;
+        const double* moment = by_order_.data() + bin - NEAR;
         double sum[TERMS<T>][LANES] = {};
-        for (int d = 0; d < WITHIN<T>; d += LANES) {
+        for (int d = 0; d < WITHIN; d += LANES) {
             double weight = 0;
             for (int l = 0; l < LANES; ++l) weight += moment[d + l];
             if (weight == 0) continue;
@@ -191,7 +240,8 @@ class Field {
                 for (int l = 0; l < LANES; ++l) sum[m][l] += one[l];
             }
         }
-        sum[0][0] += above_[bin + REACH<T> + 1];
+        sum[0][0] += above_[bin + NEAR + 1];
+        add_far(bin, sum);
         double factor = 1;  // (-1) ** m / m!
         for (int m = 0; m < TERMS<T>; ++m) {
             series[m] = factor * (sum[m][0] + sum[m][1] + sum[m][2] + sum[m][3]);

@@ -127,15 +127,17 @@ inline bool take_class(
     s.per_class[index] = 0;
     s.valid[index] = s.degenerate[index] = false;
     s.ref_count[index] = count_references(s, c);
-    if (s.measured && !measure_any(s, c, scratch.edge)) return false;
-    if (!finite && is_poisoned(s, index)) {
-        write_nan(s, c);
-        return true;
-    }
-    if (count_iid_negatives(s, c) == 0) return true;
+    const bool poisoned = !finite && is_poisoned(s, index);
+    const bool has_band = !poisoned && count_iid_negatives(s, c) > 0;
     const int64_t last = s.ref_count[index] - 1;
-    if (!find_scores(s, c, last, scratch.windows)) return false;
+    if (has_band && !find_scores(s, c, last, scratch.windows)) return false;
     const Window<T>& window = scratch.windows.window[0];
+    if (s.measured) {
+        measure_nothing(s, index);
+        if (!measure_realised(s, c, has_band ? &window : nullptr, scratch.edge)) return false;
+    }
+    if (poisoned) write_nan(s, c);
+    if (!has_band) return true;
     const Band<T> band = make_band(s, take_quantiles(s, c, last, scratch.windows));
     s.degenerate[index] = band.degenerate;
     const Positives<T> all = gather_positives(s, c);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "band.h"
+#include "exponential.h"
 #include "rows.h"
 
 namespace pauc {
@@ -39,24 +40,33 @@ struct Sums {
     std::vector<double> contribution;  // of each positive, before its weight; only if measured
 };
 
+// For loops over many scores.
 template <typename T>
 T sigmoid(T u) {
-    return 1 / (1 + std::exp(-u));
+    return u == u ? 1 / (1 + exp_of_minus(u)) : u;
 }
 
 template <typename T>
 Positives<T> gather_positives(const Step<T>& s, const Class<T>& c) {
     Positives<T> positives;
     positives.row = s.pool_numerator ? c.own : c.own.below(s.rows);
-    positives.live = c.own.below(s.rows).end - c.own.begin;
-    for (const int32_t* at = positives.row.begin; at != positives.row.end; ++at) {
-        const bool is_live = *at < s.rows;
-        const T weight = s.weight_of(*at);
-        positives.score.push_back(is_live ? c.live[*at] : c.held[*at - s.rows]);
-        positives.weight.push_back(weight);
-        positives.total += weight;
-        if (is_live) positives.live_total += weight;
+    positives.live = c.own.below(s.rows).size();
+    const size_t count = positives.row.size();
+    positives.score.resize(count);
+    positives.weight.resize(count);
+    for (size_t i = 0; i < count; ++i) {
+        const int32_t row = positives.row.begin[i];
+        positives.score[i] = i < positives.live ? c.live[row] : c.held[row - s.rows];
+        positives.weight[i] = s.weight_of(row);
     }
+    double live = 0, held = 0;
+    const T* weight = positives.weight.data();
+#pragma omp simd reduction(+ : live)
+    for (size_t i = 0; i < positives.live; ++i) live += weight[i];
+#pragma omp simd reduction(+ : held)
+    for (size_t i = positives.live; i < count; ++i) held += weight[i];
+    positives.live_total = live;
+    positives.total = live + held;
     return positives;
 }
 
@@ -159,20 +169,23 @@ Sums<T> knot_sums(
     const Band<T>& band,
     const std::vector<T>& shares
 ) {
-    Sums<T> sums;
-    sums.positive.resize(positives.live);
-    for (size_t i = 0; i < positives.score.size(); ++i) {
-        T value = 0, slope = 0;
-        for (size_t k = 0; k < shares.size(); ++k) {
-            if (shares[k] == 0) continue;
+    const size_t count = positives.score.size();
+    std::vector<T> value(count), slope(count);
+    for (size_t k = 0; k < shares.size(); ++k) {
+        if (shares[k] == 0) continue;
+        for (size_t i = 0; i < count; ++i) {
             const T soft = sigmoid((positives.score[i] - band.knots[k]) / band.tau);
-            value += shares[k] * soft;
-            slope += shares[k] * soft * (1 - soft);
+            value[i] += shares[k] * soft;
+            slope[i] += shares[k] * soft * (1 - soft);
         }
-        sums.value += static_cast<double>(value) * positives.weight[i];
-        if (i < positives.live) sums.positive[i] = slope;
-        if (s.measured) sums.contribution.push_back(value);
     }
+    Sums<T> sums;
+    double total = 0;
+#pragma omp simd reduction(+ : total)
+    for (size_t i = 0; i < count; ++i) total += static_cast<double>(value[i]) * positives.weight[i];
+    sums.value = total;
+    sums.positive.assign(slope.begin(), slope.begin() + positives.live);
+    if (s.measured) sums.contribution.assign(value.begin(), value.end());
     return sums;
 }
 

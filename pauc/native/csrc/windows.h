@@ -30,10 +30,24 @@ struct Window {
     int64_t above;          // how many reference scores are above `high`
     std::vector<T> inside;  // in the order of the rows
     size_t live;            // how many of them are the batch's; these come first
+    int64_t live_above;     // how many of those above `high` are the batch's
+
+    // Seeks the quantiles between two FPRs, of `last + 1` reference scores.
+    void seek(double top, double bottom, int64_t last_rank) {
+        first = static_cast<int64_t>(std::floor(top * static_cast<double>(last_rank)));
+        last = static_cast<int64_t>(std::ceil(bottom * static_cast<double>(last_rank)));
+    }
 
     // Whether all ranks sought are inside.
     bool serves() const {
         return first >= above && last < above + static_cast<int64_t>(inside.size());
+    }
+
+    // Returns the window of the queue's scores alone.
+    Window of_queue() const {
+        Window part{low, high, first, last, above - live_above, {}, 0, 0};
+        part.inside.assign(inside.begin() + live, inside.end());
+        return part;
     }
 };
 
@@ -111,7 +125,11 @@ void fill_windows(const Step<T>& s, const Class<T>& c, Windows<T>& windows) {
         }
     };
     walk_batch(s, c, c.hidden, fill);
-    for (int w = 0; w < windows.count; ++w) windows.window[w].live = used[w];
+    for (int w = 0; w < windows.count; ++w) {
+        Window<T>& window = windows.window[w];
+        window.live = used[w];
+        window.live_above = window.above;
+    }
     walk_queue(s, c, c.hidden, fill);
     for (int w = 0; w < windows.count; ++w) windows.window[w].inside.resize(used[w]);
 }
@@ -238,9 +256,7 @@ bool find_scores(const Step<T>& s, const Class<T>& c, int64_t last, Windows<T>& 
         Window<T>& window = windows.window[w];
         window.low = bounds[2 * w];
         window.high = bounds[2 * w + 1];
-        window.first = static_cast<int64_t>(std::floor(windows.top[w] * static_cast<double>(last)));
-        window.last =
-            static_cast<int64_t>(std::ceil(windows.bottom[w] * static_cast<double>(last)));
+        window.seek(windows.top[w], windows.bottom[w], last);
         // More than any rank: the window does not serve until it is filled.
         window.above = last + 1;
     }
