@@ -14,11 +14,10 @@ from pauc.boosting.workers import Alone, workers_now
 from pauc.checks import check_int, check_real
 from pauc.config import Interpolation, Link
 
-# The band is this much wider than the budget. Trees part training rows further than new ones, most
-# of all where classes overlap: a narrow band of training negatives is learned by heart.
-_WIDER = 20.0
-# With fewer negatives in the band, trees learn these by heart.
-_LEAST_NEGATIVES = 100
+# Trees part training rows further than new ones, most of all where classes overlap: a band of few
+# training negatives is learned by heart. A wide one costs where the classes can be told apart.
+_WIDER = 4.0
+_LEAST_NEGATIVES = 5_000
 
 
 @public_in("pauc.boosting")
@@ -76,7 +75,7 @@ class BandObjective(Parameters):
     def for_budget(cls, budget: float, *, rows: int, positives: int) -> BandObjective:
         """Return the recipe for a budget of false alarms.
 
-        The band goes from 0 to twenty times the budget, or further until 100 of the training
+        The band goes from 0 to four times the budget, or further until 5,000 of the training
         negatives lie in it; log-loss and pairs have equal weights.
 
         Args:

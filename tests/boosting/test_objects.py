@@ -98,7 +98,7 @@ def test_catboost_is_told_why_not() -> None:
 
 @pytest.mark.parametrize(
     ("budget", "rows", "positives", "beta"),
-    [(0.005, 350_000, 5000, 0.1), (0.0001, 10_100, 100, 0.01), (0.5, 100, 10, 1.0)],
+    [(0.005, 350_000, 5000, 0.02), (0.0001, 100_100, 100, 0.05), (0.01, 100, 10, 1.0)],
 )
 def test_the_recipe(budget: float, rows: int, positives: int, beta: float) -> None:
     objective = BandObjective.for_budget(budget, rows=rows, positives=positives)
