@@ -19,7 +19,7 @@ from pauc import (
     init_queue,
     pauc_loss_fn,
 )
-from pauc.config import _CHOICES
+from pauc.config.making import _CHOICES
 from pauc.native import extension
 from pauc.pairs import blocks
 from pauc.pairs import operator as pairs
