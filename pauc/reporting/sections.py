@@ -83,7 +83,7 @@ def _differences(report: Findings) -> Section:
 
 
 def _threshold(report: Findings) -> Section:
-    head = ("model", "alert where score >", "FPR here", "TPR here", "chance to be over the budget")
+    head = ("model", "alert where score >=", "FPR here", "TPR here", "chance to be over the budget")
     rows = [
         (
             model.name,
