@@ -13,21 +13,31 @@ from . import instead
 from .problems import PROBLEMS
 
 OURS = "preset, sampler, from log-odds"
+PLAIN = "preset, from log-odds"
 SHOWN = {
     "BCE, from log-odds": "BCE",
     "BCE, class-weighted": "BCE, class-weighted",
     "BCE, gentle sampler, from log-odds": "BCE, gentle sampler",
     "BCE, sampler, from log-odds": "BCE, sampler",
     "BCE, sampler of the top 2 %, from log-odds": "BCE, sampler of the top 2 %",
-    "preset, from log-odds": "`for_budget`",
+    PLAIN: "`for_budget`",
     OURS: "**`for_budget`, sampler**",
 }
+CHOSEN = "sampler or not by validation rows: minus it"
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # by arm and seed
 
 
 def table(records: Sequence[Record]) -> str:
     """Return the table of all arms: a row for each problem, TPR at an FPR of 0.5 % (0.1 %)."""
-    head = ["problem", *SHOWN.values(), "minus the best BCE", "best BCE", "seeds", "instead"]
+    head = [
+        "problem",
+        *SHOWN.values(),
+        "best BCE",
+        "minus the best BCE",
+        CHOSEN,
+        "seeds",
+        "instead",
+    ]
     found = _problems(records)
     rows = [[*_row(name, found[name]), _instead(found[instead.shared(name)])] for name in found]
     return markdown(head, rows)
@@ -36,13 +46,14 @@ def table(records: Sequence[Record]) -> str:
 def summary(records: Sequence[Record]) -> str:
     """Return the short table: BCE, the best BCE, ours, the difference, what one takes instead."""
     head = ["problem", "BCE", "best BCE", "**`for_budget` with `BandSampler`**", "minus best BCE"]
+    head += [CHOSEN, "seeds", "instead"]
     rows, found = [], _problems(records)
     for name, results in found.items():
         best = best_bce(results)
         short = [_mean(results[arm]) for arm in ("BCE, from log-odds", best, OURS)]
-        minus, seeds = _difference(results, best)
-        rows.append([name, *short, minus, seeds, _instead(found[instead.shared(name)])])
-    return markdown([*head, "seeds", "instead"], rows)
+        rows.append([name, *short, *_differences(results, best)])
+        rows[-1].append(_instead(found[instead.shared(name)]))
+    return markdown(head, rows)
 
 
 def _problems(records: Sequence[Record]) -> dict[str, Results]:
@@ -72,8 +83,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 def _row(name: str, results: Results) -> list[str]:
     best = best_bce(results)
     cells = [_cell(results[arm]) for arm in SHOWN]
-    minus, seeds = _difference(results, best)
-    return [name, *cells, minus, SHOWN[best], seeds]
+    return [name, *cells, SHOWN[best], *_differences(results, best)]
 
 
 def _instead(results: Results) -> str:
@@ -86,11 +96,13 @@ def _instead(results: Results) -> str:
     return f"{_mean(tried[best])} ({best})"
 
 
-def _difference(results: Results, best: str) -> tuple[str, str]:
-    ours, theirs = (of_seeds(results[arm], "0.005") for arm in (OURS, best))
-    found = difference(ours, theirs)
-    assert found is not None
-    return f"{found.mean:+.3f}" if found.n == 1 else found.signed, str(found.n)
+def _differences(results: Results, best: str) -> list[str]:
+    """Return ours minus the best BCE, that of ours which validation rows prefer, and the seeds."""
+    theirs = of_seeds(results[best], "0.005")
+    chosen = _preferred(results, [OURS, PLAIN])
+    found = [difference(of_seeds(results[arm], "0.005"), theirs) for arm in (OURS, chosen)]
+    shown = [f"{d.mean:+.3f}" if d.n == 1 else d.signed for d in found if d is not None]
+    return [*shown, str(len(theirs))]
 
 
 def _mean(by_seed: Mapping[int, Mapping[str, Any]]) -> str:
@@ -99,9 +111,11 @@ def _mean(by_seed: Mapping[int, Mapping[str, Any]]) -> str:
 
 def best_bce(results: Results) -> str:
     """Return the arm without this library's loss that validation rows prefer."""
-    others = [arm for arm in SHOWN if not arm.startswith("preset")]
-    chosen = {arm: sum(run["chosen_by"] for run in results[arm].values()) for arm in others}
-    return max(chosen, key=lambda arm: chosen[arm])
+    return _preferred(results, [arm for arm in SHOWN if arm not in (OURS, PLAIN)])
+
+
+def _preferred(results: Results, arms: Sequence[str]) -> str:
+    return max(arms, key=lambda arm: sum(run["chosen_by"] for run in results[arm].values()))
 
 
 def _cell(by_seed: Mapping[int, Mapping[str, Any]]) -> str:

@@ -10,13 +10,13 @@ from benchmarks.coverage.intervals import difference, estimate
 from benchmarks.coverage.store import Record
 
 from .problems import PROBLEMS
-from .report import OURS, SHOWN, markdown, of_seeds
+from .report import OURS, PLAIN, SHOWN, markdown, of_seeds
 
 RATES = (1.0, 4.0)  # times the problem's own
 # What may be done to a training with either loss, and the suffix of its arm.
 DONE = {"one": "", "EMA": ", EMA", "ensemble": ", ensemble"}
 LOSSES = {"BCE": "BCE, sampler", "`for_budget`": "preset, sampler"}
-ARMS = [arm for arm in SHOWN if arm != "preset, from log-odds"]
+ARMS = [arm for arm in SHOWN if arm != PLAIN]
 BySeed = dict[int, dict[str, Any]]
 Key = tuple[str, float]  # an arm and a rate
 Runs = Mapping[Key, BySeed]
