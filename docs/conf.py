@@ -17,10 +17,11 @@ from pauc.modules.base import QueuedLoss
 # Public classes say that they live in `pauc`, for the sake of pickles. Their source, from which
 # Sphinx takes the order of members and the comments beside fields, is in the file that defines
 # them.
+FILE_OF_PACKAGE = {"pauc.config": "pauc.config.options"}
 for name, home in pauc._HOME.items():
     if isinstance(getattr(pauc, name), type):
-        getattr(pauc, name).__module__ = home
-pauc.metrics.ROCBand.__module__ = "pauc.metrics.roc"
+        getattr(pauc, name).__module__ = FILE_OF_PACKAGE.get(home, home)
+pauc.metrics.ROCBand.__module__ = "pauc.metrics.band"
 # What TorchScript reads in place of a call is not what is documented.
 del QueuedLoss.forward.__wrapped__
 for cls in (pauc.monitor.MonitorConfig, pauc.monitor.MonitorState, pauc.monitor.MonitorStatus):
