@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from benchmarks.boosting_study import FPRS, OWN_TRIALS, STUDIED, TABLES, best_trial
+from benchmarks.boosting_trees import NAMES
 from benchmarks.coverage.intervals import difference, estimate
 from benchmarks.coverage.store import Record
 
 OURS = "for_budget"
-NAMES = {"lightgbm": "LightGBM", "xgboost": "XGBoost"}
 SMALL_ROUNDS = 200
 AT = {fpr: k for k, fpr in enumerate(FPRS)}
 Result = dict[str, Any]
@@ -86,7 +86,7 @@ def _row(arm: str, runs: BySeed, picked: dict[str, BySeed]) -> list[str]:
         return [*shown, "", "", rounds, "", str(len(runs))]
     best = max(others.values(), key=lambda of: _mean_choice(of, runs))
     gains = [difference(_tpr(runs, fpr), _tpr(best, fpr)) for fpr in FPRS[:2]]
-    signed = ["" if g is None else f"{g.mean:+.3f}" if g.n == 1 else g.signed for g in gains]
+    signed = ["" if gain is None else gain.signed for gain in gains]
     return [*shown, *signed, rounds, _rounds_to_equal(runs, best), str(len(runs))]
 
 

@@ -144,4 +144,5 @@ def train_xgboost(training: Training, settings: Settings, rounds: int) -> Trees:
     return Trees(margins, booster.best_iteration + 1 if training.stop else rounds)
 
 
+NAMES = {"lightgbm": "LightGBM", "xgboost": "XGBoost"}
 ENGINES = {"lightgbm": train_lightgbm, "xgboost": train_xgboost}

@@ -21,6 +21,8 @@ class Estimate(NamedTuple):
 
     @property
     def signed(self) -> str:
+        if self.n == 1:  # an interval of one seed is none
+            return f"{self.mean:+.3f}"
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 

@@ -78,9 +78,7 @@ def _cell(cell: tuple[Estimate, Estimate | None] | None) -> str:
     few = f", {mean.n} seed" + "s" * (mean.n > 1) if mean.n < SEEDS else ""
     if gain is None:
         return f"{mean.mean:.3f}{few}"
-    # An interval of one seed is none.
-    shown = gain.signed if gain.n > 1 else f"{gain.mean:+.3f}"
-    return f"{mean.mean:.3f} ({shown}{few})"
+    return f"{mean.mean:.3f} ({gain.signed}{few})"
 
 
 def draw_summary(groups: Sequence[Group], path: Path) -> None:

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.boosting_trees import ENGINES, Rows, Settings, Training, staged
-from pauc.metrics import partial_auc, tpr_at_fpr
+from benchmarks.boosting_trees import ENGINES, NAMES, Rows, Settings, Training, staged
+from pauc.metrics import partial_auc
 
 from . import glosses
 from .fashion import CLASSES
 from .problems import Data
-from .training import CHOICE_BAND, FPRS
+from .training import CHOICE_BAND, tpr_on_test
 
-ENGINE_OF = {"LightGBM": "lightgbm", "XGBoost": "xgboost"}
+ENGINE_OF = {name: engine for engine, name in NAMES.items()}
 REGRESSION = "logistic regression"
 ARMS = (*ENGINE_OF, REGRESSION)
 
@@ -58,9 +58,8 @@ def run(arm: str, data: Data) -> dict[str, Any]:
         targets = data.targets[data.validation]
         reached = partial_auc(trial.validation, targets, beta=CHOICE_BAND).item()
         if reached > best["chosen_by"]:
-            tpr = tpr_at_fpr(trial.test, data.targets[data.test], FPRS).tolist()
-            of_fpr = dict(zip(map(str, FPRS), tpr, strict=True))
-            best = {"chosen_by": reached, "trial": trial.label, "tpr": of_fpr}
+            tpr = tpr_on_test(trial.test, data)
+            best = {"chosen_by": reached, "trial": trial.label, "tpr": tpr}
     return {**best, "cpu_seconds": round(time.process_time() - started, 1)}
 
 

@@ -101,8 +101,7 @@ def _differences(results: Results, best: str) -> list[str]:
     theirs = of_seeds(results[best], "0.005")
     chosen = _preferred(results, [OURS, PLAIN])
     found = [difference(of_seeds(results[arm], "0.005"), theirs) for arm in (OURS, chosen)]
-    shown = [f"{d.mean:+.3f}" if d.n == 1 else d.signed for d in found if d is not None]
-    return [*shown, str(len(theirs))]
+    return [*(minus.signed for minus in found if minus is not None), str(len(theirs))]
 
 
 def _mean(by_seed: Mapping[int, Mapping[str, Any]]) -> str:

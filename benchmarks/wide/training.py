@@ -55,15 +55,20 @@ def run(problem: Problem, data: Data, arm: Arm, *, seed: int, lr_factor: float) 
     best, last_loss = trained[0]
     if arm.members > 1:
         best = _scored(data, best.epoch, *_mean_of([member for member, _ in trained]))
-    tpr = tpr_at_fpr(best.test, data.targets[data.test], FPRS).tolist()
     return {
         "chosen_by": best.chosen_by,
         "epoch": best.epoch,
-        "tpr": dict(zip(map(str, FPRS), tpr, strict=True)),
+        "tpr": tpr_on_test(best.test, data),
         "last_loss": last_loss,
         "cpu_seconds": round(time.process_time() - started, 1),
         "versions": {"torch": torch.__version__, "pauc": pauc.__version__},
     }
+
+
+def tpr_on_test(scores: Tensor, data: Data) -> dict[str, float]:
+    """Return the TPR at each FPR of the study, which is named by a string."""
+    tpr = tpr_at_fpr(scores, data.targets[data.test], FPRS).tolist()
+    return dict(zip(map(str, FPRS), tpr, strict=True))
 
 
 def _mean_of(members: list[Epoch]) -> tuple[Tensor, Tensor]:

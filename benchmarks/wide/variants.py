@@ -77,7 +77,7 @@ def _preferred(runs: Runs, rates: Sequence[float], seeds: set[int]) -> tuple[Key
 def _minus(ours: BySeed, theirs: BySeed, seeds: set[int]) -> str:
     found = difference(*(of_seeds(_part(of, seeds), "0.005") for of in (ours, theirs)))
     assert found is not None
-    return found.signed if found.n > 1 else f"{found.mean:+.3f}"
+    return found.signed
 
 
 def _part(of: BySeed, seeds: set[int]) -> BySeed:
