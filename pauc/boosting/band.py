@@ -99,8 +99,12 @@ def _at_least(scores: Tensor, negative: Tensor, depth: int) -> Tensor:
     share = depth / stride
     place = min(len(sample), math.ceil(share + 4 * math.sqrt(share) + 4))
     lowest = sample.kthvalue(len(sample) - place + 1).values
-    at = marked_rows((scores >= lowest).logical_and_(negative))
+    at = _from(scores, negative, lowest)
     if len(at) >= depth:
         return at
     lowest = torch.where(negative, scores, -math.inf).topk(depth).values[-1]
+    return _from(scores, negative, lowest)
+
+
+def _from(scores: Tensor, negative: Tensor, lowest: Tensor) -> Tensor:
     return marked_rows((scores >= lowest).logical_and_(negative))

@@ -54,17 +54,12 @@ def sum_entropies(scores: Tensor, positive: Tensor, weight: Tensor) -> Entropies
 
 
 def explained_weight(sums: Entropies) -> Tensor:
-    """Return ``[C]`` in [0, 1]: the cube of the share of the labels' entropy that is explained."""
-    return explained_share(sums) ** POWER
+    """Return ``[C]`` in [0, 1]: the cube of the share of the labels' entropy that is explained.
 
-
-def explained_share(sums: Entropies) -> Tensor:
-    """Return ``[C]`` in [0, 1]: ``1 - cross-entropy / entropy`` (McFadden 1974).
-
-    It is 0 where scores say less than the rate of positives alone, or where one of both classes is
-    missing.
+    The share is ``1 - cross-entropy / entropy`` (McFadden 1974), and 0 where scores say less than
+    the rate of positives alone, or where one of both classes is missing.
     """
     rate = sums.positive / torch.where(sums.present > 0, sums.present, 1.0)
     entropy = -(torch.xlogy(rate, rate) + torch.xlogy(1 - rate, 1 - rate)) * sums.present
     share = 1 - sums.cross / torch.where(entropy > 0, entropy, 1.0)
-    return torch.where(entropy > 0, share, 0.0).clamp(min=0)
+    return torch.where(entropy > 0, share, 0.0).clamp(min=0) ** POWER

@@ -244,31 +244,38 @@ PyObject* log_loss(PyObject*, PyObject* arguments) {
     Py_RETURN_NONE;
 }
 
-PyObject* marked_rows(PyObject*, PyObject* arguments) {
-    Py_ssize_t rows;
-    Address at_marked, at_found;
-    if (!PyArg_ParseTuple(arguments, "nKK:marked_rows", &rows, &at_marked, &at_found))
-        return nullptr;
-    const bool* marked;
+// A column of all rows, and room for as many row numbers.
+template <typename T>
+struct RowSearch {
+    size_t rows;
+    const T* column;
     int64_t* found;
-    point(marked, at_marked);
-    point(found, at_found);
+
+    bool parse(PyObject* arguments, const char* format) {
+        Py_ssize_t given;
+        Address at_column, at_found;
+        if (!PyArg_ParseTuple(arguments, format, &given, &at_column, &at_found)) return false;
+        rows = static_cast<size_t>(given);
+        point(column, at_column);
+        point(found, at_found);
+        return true;
+    }
+};
+
+PyObject* marked_rows(PyObject*, PyObject* arguments) {
+    RowSearch<bool> s;
     size_t count = 0;
-    if (!call([&] { count = find_marked(marked, static_cast<size_t>(rows), found); }))
+    if (!s.parse(arguments, "nKK:marked_rows") ||
+        !call([&] { count = find_marked(s.column, s.rows, s.found); }))
         return nullptr;
     return PyLong_FromSize_t(count);
 }
 
 PyObject* ascending_order(PyObject*, PyObject* arguments) {
-    Py_ssize_t rows;
-    Address at_score, at_order;
-    if (!PyArg_ParseTuple(arguments, "nKK:ascending_order", &rows, &at_score, &at_order))
+    RowSearch<double> s;
+    if (!s.parse(arguments, "nKK:ascending_order") ||
+        !call([&] { order_rows(s.column, s.rows, s.found); }))
         return nullptr;
-    const double* score;
-    int64_t* order;
-    point(score, at_score);
-    point(order, at_order);
-    if (!call([&] { order_rows(score, static_cast<size_t>(rows), order); })) return nullptr;
     Py_RETURN_NONE;
 }
 
