@@ -167,20 +167,23 @@ def _check_shapes(rows: Rows, multilabel: bool) -> None:
     logits, targets, iid_mask, sample_weight = rows
     count = logits.shape[0]
     one_each: list[tuple[int, ...]] = [(count,)]
-    of_targets: list[tuple[int, ...]] = (
-        [tuple(logits.shape)] if multilabel else [(count,), (count, 1)]
-    )
-    _check_shape("targets", targets, of_targets, logits, f" and multilabel={multilabel}")
-    _check_shape("iid_mask", iid_mask, one_each, logits)
-    _check_shape("sample_weight", sample_weight, one_each, logits)
+    of_targets = [tuple(logits.shape)] if multilabel else [(count,), (count, 1)]
+    _check_shape("targets", targets, of_targets, logits, multilabel)
+    if iid_mask is not None:
+        _check_shape("iid_mask", iid_mask, one_each, logits)
+    if sample_weight is not None:
+        _check_shape("sample_weight", sample_weight, one_each, logits)
 
 
 def _check_shape(
-    name: str, value: Tensor | None, allowed: list[tuple[int, ...]], logits: Tensor, also: str = ""
+    name: str,
+    value: Tensor,
+    allowed: list[tuple[int, ...]],
+    logits: Tensor,
+    multilabel: bool | None = None,
 ) -> None:
-    if value is None:
-        return
-    if tuple(value.shape) not in allowed:
+    if value.shape not in allowed:
+        also = "" if multilabel is None else f" and multilabel={multilabel}"
         shapes = " or ".join(str(list(shape)) for shape in allowed)
         raise ValueError(
             f"{name} must be {shapes} for logits {tuple(logits.shape)}{also}, "

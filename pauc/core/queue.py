@@ -44,8 +44,10 @@ def is_multilabel(targets: Tensor) -> bool:
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
     """Return the dtype of the arithmetic: float64 if any tensor has it, otherwise float32."""
-    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
-    return torch.float64 if wide else torch.float32
+    for tensor in tensors:
+        if tensor.dtype == torch.float64:
+            return torch.float64
+    return torch.float32
 
 
 def init_queue(

@@ -12,6 +12,7 @@ from pauc.backends import Plan, fitting_bounds, plan_step, take_step
 from pauc.config import LossConfig, make_any_config, options_of
 from pauc.core.batch import Rows
 from pauc.core.outcome import Outcome
+from pauc.core.queue import QueueState
 from pauc.distributed.gather import gather
 from pauc.distributed.ranks import is_gathering, queue_rows_of_a_rank
 from pauc.distributed.sharded import check_shardable, sharded_step
@@ -193,14 +194,18 @@ class QueuedLoss(WatchedLoss):
                 checkpointing computes the loss a second time, in a replica of ``DataParallel``, or
                 in a trace.
         """
-        if self._queue_moves() and not torch.compiler.is_compiling():
+        moves, compiling = self._queue_moves(), torch.compiler.is_compiling()
+        if moves and not compiling:
             refuse_passing_calls(self)
         rows = Rows(logits, targets, iid_mask, sample_weight)
-        outcome, batch_rows = self._compute(rows, return_diagnostics)
-        if self.validate_args and not torch.compiler.is_compiling():
+        queue = self.queue
+        outcome, batch_rows = self._compute(rows, queue, return_diagnostics)
+        if self.validate_args and not compiling:
             self._warn(outcome, batch_rows, iid_mask is not None)
-        if self._queue_moves():
-            self._store(outcome.entry.into(self.queue, in_place=True))
+        if moves:
+            after = outcome.entry.into(queue, in_place=True)
+            if after is not queue:  # not written in place
+                self._store(after)
             if self._original:
                 self._original = ()  # a copy with rows of its own follows nobody any more
         returned: tuple[Any, ...] = (outcome.loss,)
@@ -213,30 +218,31 @@ class QueuedLoss(WatchedLoss):
     if TYPE_CHECKING:
         __call__ = forward  # so that the types follow the flags in a call, too
 
-    def _compute(self, rows: Rows, diagnostics: bool) -> tuple[Outcome, int]:
+    def _compute(self, rows: Rows, queue: QueueState, diagnostics: bool) -> tuple[Outcome, int]:
         """Return the outcome of all ranks' rows, before they enter, and how many rows those are."""
         if not is_gathering(self.gather_distributed, self.process_group):
-            outcome = self._take_step(rows, diagnostics)
+            outcome = self._take_step(rows, queue, diagnostics)
             return outcome, rows.logits.shape[0]
         agreement = {
             "settings": {**self._settings(), "training": self.training},
             "group": self.process_group,
         }
-        given = (rows, self.queue, self.config, self.validate_args)
+        given = (rows, queue, self.config, self.validate_args)
         if self.shard_queue:
             outcome, count = sharded_step(*given, diagnostics, **agreement)
             return outcome, count
         gathered, own = gather(*given, **agreement)
-        outcome = self._take_step(gathered, diagnostics, are_checked=True)
+        outcome = self._take_step(gathered, queue, diagnostics, are_checked=True)
         if diagnostics:
             outcome.stats["grad_pos_count"] = torch.where(outcome.valid, own.count_positives(), 0)
         return outcome, gathered.logits.shape[0]
 
-    def _take_step(self, rows: Rows, diagnostics: bool, are_checked: bool = False) -> Outcome:
-        compiling = torch.compiler.is_compiling()
+    def _take_step(
+        self, rows: Rows, queue: QueueState, diagnostics: bool, are_checked: bool = False
+    ) -> Outcome:
         outcome, bounds = take_step(
             rows,
-            self.queue,
+            queue,
             self._current_plan(),
             bounds=self._bounds,
             validate_args=self.validate_args,
@@ -244,9 +250,11 @@ class QueuedLoss(WatchedLoss):
             diagnostics=diagnostics,
             queue_moves=self._queue_moves(),
         )
-        if not compiling:
+        if bounds is self._bounds:
+            return outcome
+        if not torch.compiler.is_compiling():
             self._bounds = bounds
-        elif bounds is not None and self._bounds is not None and bounds is not self._bounds:
+        elif bounds is not None and self._bounds is not None:
             self._bounds.copy_(bounds)  # a graph changes tensors, and no attributes
         return outcome
 

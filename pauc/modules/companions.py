@@ -13,6 +13,7 @@ from pauc.config import (
 )
 from pauc.modules.arguments import ModuleOptions
 from pauc.modules.base import QueuedLoss
+from pauc.modules.warn import Budget
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,8 +51,8 @@ class RecallAtQuantileLoss(QueuedLoss):
 
         def __init__(self, num_classes: int, **options: Unpack[_RecallOptions]) -> None: ...
 
-    def _budget(self) -> tuple[float, str]:
-        return self.config.quantile, f"the top {self.config.quantile}"
+    def _budget(self) -> Budget:
+        return Budget(self.config.quantile)
 
 
 @public

@@ -127,8 +127,6 @@ class QueueHolder(nn.Module):
 
     def _store(self, state: QueueState) -> None:
         held = self.queue
-        if state is held:  # its rows have been written in place
-            return
         if any(old.dtype != new.dtype for old, new in zip(held, state, strict=True)):
             self._hold(state)
             return

@@ -9,6 +9,7 @@ from pauc.config import PAUCConfig, PAUCOptions
 from pauc.modules.arguments import ModuleOptions
 from pauc.modules.base import QueuedLoss
 from pauc.modules.health import find_idle, find_stall
+from pauc.modules.warn import Budget
 from pauc.presets import DrawsBatches, preset_for_budget
 
 if TYPE_CHECKING:
@@ -121,11 +122,11 @@ class PAUCAtBudgetLoss(QueuedLoss):
         found = super()._look_at_queue()
         if float(self.config.pauc_weight) > 0:  # in a warm-up, BCE alone may take its time
             band = float(self.config.alpha), float(self.config.beta)
-            found["stalled"] = find_stall(self.queue, *band, self._calls)
+            found["stalled"] = find_stall(self.queue, *band, self._seen.calls)
             if self.config.weight_scale == "explained" and not found["stalled"]:
-                found["idle"] = find_idle(self.queue, *band, self._calls)
+                found["idle"] = find_idle(self.queue, *band, self._seen.calls)
         return found
 
-    def _budget(self) -> tuple[float, str]:
-        alpha, beta = float(self.config.alpha), float(self.config.beta)
-        return beta - alpha, f"the band [{alpha}, {beta}]"
+    def _budget(self) -> Budget:
+        config = self.config
+        return Budget(float(config.beta), float(config.alpha))

@@ -27,7 +27,7 @@ def refuse_passing_calls(loss: nn.Module) -> None:
             "queue nobody keeps. Cure: compute the loss from the gathered logits, outside, or "
             "train with DistributedDataParallel"
         )
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if torch._C._is_tracing():
         raise RuntimeError(
             f"{name} must be in eval() for torch.jit.trace, got training: a trace takes the queue "
             "for a constant. Cure: eval(), or torch.export"

@@ -8,18 +8,17 @@ def step(
     ignore_index: int,
     options: tuple[int | float, ...],  # NativeOptions.numbers
     levels: list[float],  # FPR of each knot, ascending
-    batch: tuple[int, ...],  # logits, targets, iid, weight
-    queue: tuple[int, ...],  # the fields of QueueState
-    bounds: int,  # [classes, 4, 2], written to
-    found: tuple[int, ...],  # the fields of _Found, those of Measures in it, written to
+    # logits, targets, iid, weight; the fields of QueueState; bounds [classes, 4, 2], which are
+    # written to; the fields of _Found, those of Measures in it, which are written to
+    tensors: tuple[int, ...],
 ) -> float | None:  # the factor of a class's loss in the loss; None: the step is declined
     ...
 def enter(
     wide: bool,
     shape: tuple[int, int, int, bool],
     ignore_index: int,
-    batch: tuple[int, ...],
-    queue: tuple[int, ...],  # written to
+    # logits, targets, iid, weight; the fields of QueueState, which are written to
+    tensors: tuple[int, ...],
 ) -> None: ...
 def sweep_pairs(
     terms: tuple[int, int],  # how many; above's constant and powers, then below's, of each
@@ -34,4 +33,5 @@ def log_loss(
     gradient: int,  # written to, and so is the next
     hessian: int,
 ) -> None: ...
-def rows_from(rows: int, scores: int, lowest: float, found: int) -> int: ...  # how many
+def marked_rows(rows: int, marked: int, found: int) -> int: ...  # how many, written to found
+def ascending_order(rows: int, scores: int, order: int) -> None: ...  # written to order

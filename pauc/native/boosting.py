@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pauc.native import extension
-from pauc.native.readable import addresses, has_memory
+from pauc.native.readable import addresses, have_memory
 
 
 def log_loss_(
@@ -30,9 +30,9 @@ def log_loss_(
         Whether it was done: not without the extension, or for tensors that are not on the CPU.
     """
     tensors = [part for part in (gradient, hessian, scores, weight) if part is not None]
-    if extension.ext is None or not all(map(has_memory, tensors)):
+    if extension.ext is None or not have_memory(*tensors):
         return False
-    at_scores, at_weight, *written = addresses((scores, weight, gradient, hessian))
+    at_scores, at_weight, *written = addresses(scores, weight, gradient, hessian)
     options = factor, max_step, least_curvature
     extension.ext.log_loss(len(scores), at_scores, at_weight, options, *written)
     return True
@@ -40,7 +40,7 @@ def log_loss_(
 
 def marked_rows(marked: Tensor) -> Tensor:
     """Return the rows where ``marked`` ``[N]`` bool is true, int64 and ascending."""
-    if extension.ext is None or not has_memory(marked):
+    if extension.ext is None or not have_memory(marked):
         return marked.nonzero().squeeze(1)
     marked, found = marked.contiguous(), torch.empty(len(marked), dtype=torch.int64)
     count = extension.ext.marked_rows(len(marked), marked.data_ptr(), found.data_ptr())

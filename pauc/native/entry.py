@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from pauc.core.batch import Rows
-from pauc.core.queue import QueueState
+from pauc.core.queue import QueueState, is_multilabel
 from pauc.native import extension
 from pauc.native.readable import addresses
 
 
 class NativeEntry(NamedTuple):
-    """A batch in the queue's dtypes, contiguous and detached; ``N`` rows, ``C`` classes.
+    """A batch in the queue's dtypes, contiguous; ``N`` rows, ``C`` classes.
 
     Of its rows, those to ignore and those with a logit that is not finite do not enter a queue.
     """
@@ -31,10 +31,9 @@ class NativeEntry(NamedTuple):
         after = queue if in_place else QueueState(*(part.clone() for part in queue))
         extension.ext.enter(
             self.scores.dtype == torch.float64,
-            (*self.scores.shape, after.weight.shape[0], after.multilabel),
+            (*self.scores.shape, after.weight.shape[0], is_multilabel(after.targets)),
             self.ignore_index,
-            addresses(self[:4]),
-            addresses(after),
+            addresses(*self[:4], *after),
         )
         if in_place:
             increment_version(after)  # autograd must notice that tensors it has saved are changed
@@ -54,7 +53,7 @@ def make_entry(rows: Rows, scores: Tensor, ignore_index: int) -> NativeEntry:
 
 
 def _as_in_memory(part: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the values detached, contiguous and of a dtype; the same tensor where it is that."""
+    """Return the values contiguous and of a dtype; the same tensor where it is that."""
     if part.dtype == dtype and part.is_contiguous() and not part.is_neg():
-        return part.detach() if part.requires_grad else part
+        return part
     return part.detach().to(dtype).resolve_neg().contiguous()

@@ -37,9 +37,11 @@ def attach(
         again: returns the logits, and the same loss and parts computed from them by operators, for
             a gradient that is itself to be differentiated; None: a second derivative is refused.
     """
-    _Attached.apply(  # type: ignore[no-untyped-call]
-        logits, (loss, per_class), again, *gradients
-    )
+    # Past the `apply` of Function itself, which looks for transforms of torch.func in each argument
+    # and takes as long as the rest: native code has declined those. In tuples, autograd takes no
+    # tensor for an input.
+    apply: Callable[..., Any] = super(torch.autograd.Function, _Attached).apply
+    apply(logits, (loss, per_class), (again, gradients))
 
 
 class _Attached(torch.autograd.Function):
@@ -47,30 +49,26 @@ class _Attached(torch.autograd.Function):
     def forward(
         ctx: Any,
         _logits: Tensor,
-        values: tuple[Tensor, Tensor],  # in a tuple, so that autograd takes them for no inputs
-        again: Callable[[], tuple[Tensor, Outcome]] | None,
-        per_class: Tensor,
-        whole: Tensor | None,
-        valid: Tensor,
-        weight: float,
+        values: tuple[Tensor, Tensor],
+        way_back: tuple[Callable[[], tuple[Tensor, Outcome]] | None, Gradients],
     ) -> tuple[Tensor, Tensor]:
+        ctx.again, gradients = way_back
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(per_class, whole, valid)
-        ctx.again = again
-        ctx.weight = weight
+        ctx.save_for_backward(*gradients[:3])
+        ctx.weight = gradients.weight
         return values
 
     @staticmethod
     def backward(
         ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        per_class, whole, valid = ctx.saved_tensors
-        gradients = Gradients(per_class, whole, valid, ctx.weight)
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            return differentiable_gradient(ctx.again, of_loss, of_parts), *(None,) * 6
+            return differentiable_gradient(ctx.again, of_loss, of_parts), None, None
         # Drop the closure: it holds the batch, and a sum of losses would keep every batch alive.
         ctx.again = None
-        return pull(gradients, of_loss, of_parts), *(None,) * 6
+        per_class, whole, valid = ctx.saved_tensors
+        gradients = Gradients(per_class, whole, valid, ctx.weight)
+        return pull(gradients, of_loss, of_parts), None, None
 
 
 def pull(gradients: Gradients, of_loss: Tensor | None, of_parts: Tensor | None) -> Tensor | None:

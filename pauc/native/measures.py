@@ -24,10 +24,8 @@ class Measures(NamedTuple):
     counts: Tensor | None  # [2, C] int64, 0 there
 
 
-def new_measures(like: Tensor, wanted: bool) -> Measures:
+def new_measures(like: Tensor) -> Measures:
     """Return room for measures of the columns of ``like``."""
-    if not wanted:
-        return Measures(None, None)
     classes = like.shape[1]
     numbers = like.new_empty(len(_OF_BAND), classes)
     return Measures(numbers, like.new_empty(len(_COUNTS_OF_BAND), classes, dtype=torch.int64))

@@ -18,7 +18,7 @@ from pauc.config import (
 )
 from pauc.core.band import knot_levels
 from pauc.core.step import has_entropy
-from pauc.native.readable import has_memory, is_dual, is_traced
+from pauc.native.readable import have_memory, is_dual, is_traced
 from pauc.support import ANY, Support
 
 # As csrc/batch.h numbers them. A value that is not here has no number there.
@@ -151,7 +151,7 @@ def _in_numbers(config: LossConfig) -> LossConfig | None:
         return config
     if torch.compiler.is_compiling() or is_traced():
         return None
-    if any(v.requires_grad or not has_memory(v) or is_dual(v) for v in tensors.values()):
+    if any(v.requires_grad or not have_memory(v) or is_dual(v) for v in tensors.values()):
         return None
     read = {name: value.item() for name, value in tensors.items()}
     try:

@@ -1,17 +1,22 @@
-"""Which tensors native code may read and write by their addresses."""
+"""Which tensors native code may read and write by their addresses.
+
+These questions are asked at every step. Between two steps of a model all code has left the caches,
+and each frame of Python then costs a microsecond: hence the loops and the long conditions.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import Parameter
 
 from pauc.core.batch import Rows
 from pauc.core.queue import QueueState, compute_dtype, is_multilabel
+
+_TYPES = (Tensor, Parameter)
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch  # the key of modes that see more than kernels
 
 
 def is_readable(rows: Rows, queue: QueueState) -> bool:
@@ -19,11 +24,14 @@ def is_readable(rows: Rows, queue: QueueState) -> bool:
     logits = rows.logits
     return (
         not is_traced()
-        and _have_memory(rows, queue)
+        and have_memory(*rows, *queue)
         and not is_dual(logits)
         and compute_dtype(logits, queue.scores) == queue.scores.dtype
         and is_sound(queue)
-        and all(part.is_contiguous() for part in queue[:4])
+        and queue.scores.is_contiguous()
+        and queue.targets.is_contiguous()
+        and queue.iid.is_contiguous()
+        and queue.weight.is_contiguous()
     )
 
 
@@ -33,53 +41,60 @@ def is_watched(rows: Rows, queue: QueueState) -> bool:
     A trace would record nothing of what a native call computes; a transform of ``torch.func`` and
     fake tensors have no addresses.
     """
-    return get_proxy_mode() is not None or not _have_memory(rows, queue)
+    return get_proxy_mode() is not None or not have_memory(*rows, *queue)
 
 
-def _have_memory(rows: Rows, queue: QueueState) -> bool:
-    """Return whether all tensors have an address, and none is new to a transform."""
-    return not torch._C._are_functorch_transforms_active() and all(
-        part is None or has_memory(part) for part in (*rows, *queue)
-    )
+def have_memory(*parts: Tensor | None) -> bool:
+    """Return whether all tensors have an address on the CPU, and no transform is under way."""
+    if torch._C._are_functorch_transforms_active():
+        return False
+    try:
+        for part in parts:
+            if part is None:
+                continue
+            if type(part) not in _TYPES or not part.is_cpu:
+                return False
+            if part.data_ptr() == 0 and part.numel() > 0:
+                return False
+    except RuntimeError:  # a wrapper of torch.func, which there is no public way to ask for
+        return False
+    return True
 
 
 def is_traced() -> bool:
     """Return whether a trace records the operators that are called."""
-    if get_proxy_mode() is not None:
+    if torch._C._is_tracing():
         return True
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
-
-
-def has_memory(part: Any) -> bool:
-    """Return whether this is a tensor with an address on the CPU."""
-    if type(part) not in (Tensor, Parameter) or not part.is_cpu:
-        return False
-    try:
-        return bool(part.data_ptr() != 0 or part.numel() == 0)
-    except RuntimeError:  # a wrapper of torch.func, which there is no public way to ask for
-        return False
+    # Whether there is any mode is a quick question, and which one is not.
+    some_mode = torch._C._len_torch_dispatch_stack() > 0
+    some_mode = some_mode or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
+    return some_mode and get_proxy_mode() is not None
 
 
 def is_dual(part: Tensor) -> bool:
     """Return whether forward-mode derivatives are wanted, which native code does not compute."""
-    return unpack_dual(part).tangent is not None  # type: ignore[no-untyped-call]
+    if forward_ad._current_level < 0:  # not inside of `dual_level`; a quick question, as above
+        return False
+    return forward_ad.unpack_dual(part).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def is_sound(queue: QueueState) -> bool:
     """Return whether a queue's tensors have the dtypes and shapes that native code reads."""
-    size = queue.weight.shape
-    multilabel = is_multilabel(queue.targets)
+    scores, targets, iid, weight, cursor, fill, step = queue
+    size = weight.shape
+    multilabel = is_multilabel(targets)
     return (
-        queue.targets.dtype == (torch.int8 if multilabel else torch.int64)
-        and queue.targets.shape == (queue.scores.shape if multilabel else size)
-        and queue.scores.shape[1:] == queue.iid.shape == size
-        and queue.iid.dtype == torch.bool
-        and queue.weight.dtype == queue.scores.dtype
-        and not (queue.scores.requires_grad or queue.weight.requires_grad)
-        and all(part.dtype == torch.int64 and part.numel() == 1 for part in queue[4:])
+        targets.dtype == (torch.int8 if multilabel else torch.int64)
+        and targets.shape == (scores.shape if multilabel else size)
+        and scores.shape[1:] == iid.shape == size
+        and iid.dtype == torch.bool
+        and weight.dtype == scores.dtype
+        and not (scores.requires_grad or weight.requires_grad)
+        and cursor.dtype == fill.dtype == step.dtype == torch.int64
+        and cursor.numel() == fill.numel() == step.numel() == 1
     )
 
 
-def addresses(parts: tuple[Tensor | None, ...]) -> tuple[int, ...]:
+def addresses(*parts: Tensor | None) -> tuple[int, ...]:
     """Return where the tensors lie, 0 for None."""
     return tuple([0 if part is None else part.data_ptr() for part in parts])

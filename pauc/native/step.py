@@ -14,13 +14,13 @@ from pauc.config import SmoothAPConfig
 from pauc.core.again import unless_changed
 from pauc.core.batch import Rows
 from pauc.core.outcome import Outcome
-from pauc.core.queue import QueueState, check_counters
+from pauc.core.queue import QueueState, check_counters, is_multilabel
 from pauc.native import extension
 from pauc.native.entry import NativeEntry, make_entry
 from pauc.native.gradient import Gradients, attach
 from pauc.native.measures import Measures, new_measures, stats_of
 from pauc.native.options import NativeOptions
-from pauc.native.readable import addresses, has_memory, is_readable
+from pauc.native.readable import addresses, have_memory, is_readable
 
 WINDOWS = 4  # as MAX_WINDOWS of csrc/batch.h
 
@@ -82,8 +82,9 @@ def take_step(
         return None
     if diagnostics and isinstance(options.config, SmoothAPConfig):
         return None  # nobody has written those in C++
-    # Converted before they are detached, so that the gradient finds its way back.
-    scores = rows.logits.to(queue.scores.dtype)
+    scores = rows.logits
+    if scores.dtype != queue.scores.dtype:
+        scores = scores.to(queue.scores.dtype)  # attached, so that the gradient finds its way back
     flags = {"check_values": check_values, "diagnostics": diagnostics}
     computed = compute(rows, scores, queue, bounds, options, **flags)
     if computed is None:
@@ -92,9 +93,9 @@ def take_step(
     entry, found, weight, bounds = computed
     if scores.requires_grad and torch.is_grad_enabled():
         gradients = Gradients(found.gradient, found.whole, found.valid, weight)
-        recompute = unless_changed(again, rows, scores, queue)
+        recompute = None if again is None else unless_changed(again, rows, scores, queue)
         attach(scores, found.loss, found.per_class, gradients, recompute)
-    stats = stats_of(found.measured, found.ref_count, options)
+    stats = stats_of(found.measured, found.ref_count, options) if diagnostics else {}
     return Outcome(*found[:5], stats, entry), bounds
 
 
@@ -137,17 +138,19 @@ def fitting(bounds: Tensor | None, queue: QueueState) -> Tensor:
 
 
 def _allocate(entry: NativeEntry, options: NativeOptions, diagnostics: bool) -> _Found:
-    scores = entry.scores
-    classes = scores.shape[1]
+    # By one function, whose code is in the caches from the second call on.
+    new = entry.scores.new_empty
+    shape = entry.scores.shape
+    by_class = shape[1:]
     return _Found(
-        loss=scores.new_empty((classes,) if options.by_class else ()),
-        per_class=scores.new_empty(classes),
-        valid=scores.new_empty(classes, dtype=torch.bool),
-        degenerate=scores.new_empty(classes, dtype=torch.bool),
-        ref_count=scores.new_empty(classes, dtype=torch.int64),
-        gradient=torch.zeros_like(scores),
-        whole=torch.empty_like(scores) if options.has_whole else None,
-        measured=new_measures(scores, diagnostics),
+        loss=new(by_class if options.by_class else ()),
+        per_class=new(by_class),
+        valid=new(by_class, dtype=torch.bool),
+        degenerate=new(by_class, dtype=torch.bool),
+        ref_count=new(by_class, dtype=torch.int64),
+        gradient=new(shape),
+        whole=new(shape) if options.has_whole else None,
+        measured=new_measures(entry.scores) if diagnostics else Measures(None, None),
     )
 
 
@@ -161,18 +164,15 @@ def _call(
 ) -> float | None:
     """Return the weight of the classes' losses in the loss, or None if the step is declined."""
     # Under a transform of torch.func, new tensors are wrappers even where the rows are not.
-    if not has_memory(found.gradient) or not has_memory(bounds):
+    if not have_memory(found.gradient, bounds):
         return None
     weight: float | None = extension.ext.step(
         entry.scores.dtype == torch.float64,
         check_values,
-        (*entry.scores.shape, queue.weight.shape[0], queue.multilabel),
+        (*entry.scores.shape, queue.weight.shape[0], is_multilabel(queue.targets)),
         entry.ignore_index,
         options.numbers,
         options.levels,
-        addresses(entry[:4]),
-        addresses(queue),
-        bounds.data_ptr(),
-        addresses((*found[:7], *found.measured)),
+        addresses(*entry[:4], *queue, bounds, *found[:7], *found.measured),
     )
     return weight

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pauc.native import extension
 from pauc.native.order import ascending_order
-from pauc.native.readable import has_memory
+from pauc.native.readable import have_memory
 from pauc.pairs.links import Term
 
 
@@ -29,7 +29,7 @@ def sweep_sums(
         None where there is no extension, or tensors have no memory on the CPU: then nothing is
         done.
     """
-    if extension.ext is None or not all(has_memory(part) for part in (x, w, y, v)):
+    if extension.ext is None or not have_memory(x, w, y, v):
         return None
     rows = [number for term in terms for side in (term.above, term.below)
             for number in (side.constant, *side.powers)]  # fmt: skip

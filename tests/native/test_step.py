@@ -180,7 +180,7 @@ def test_any_sizes_bounds_and_dtypes(kind, classes, size, count, bounds, dtype, 
     loss = PAUCAtBudgetLoss(classes, multilabel=multilabel, queue_size=size, **options)
     if dtype == torch.float64:
         loss.double()
-    loss._warned = {"degenerate", "starved"}
+    loss._seen.kinds = {"degenerate", "starved"}
     for logits, targets, iid, weight in stream(
         kind, classes, 6, count, seed, multilabel=multilabel
     ):

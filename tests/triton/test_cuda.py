@@ -24,7 +24,7 @@ SURROGATES = ["trapezoid", "pairwise"]
 
 def make_loss(classes=1, **options):
     loss = pauc.PAUCAtBudgetLoss(classes, queue_size=5000, beta=0.05, **options).cuda()
-    loss._warned = {"degenerate", "starved"}
+    loss._seen.kinds = {"degenerate", "starved"}
     return loss
 
 
@@ -68,7 +68,7 @@ def test_the_recipe_equals_the_operators(multilabel):
         for _ in range(2)
     )
     operators._plan = operators._plan._replace(triton=None)
-    kernels._warned = operators._warned = {"degenerate", "starved"}
+    kernels._seen.kinds = operators._seen.kinds = {"degenerate", "starved"}
     for _ in range(8):
         own = torch.nn.functional.one_hot(torch.randint(0, 10, (1000,), generator=g), 10)
         logits = (torch.randn(1000, 10, generator=g) + 6 * own - 4).cuda()

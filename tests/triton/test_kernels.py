@@ -53,7 +53,7 @@ def a_batch(classes=1, count=40, seed=0):
 def loss(everywhere):
     del everywhere
     module = pauc.PAUCAtBudgetLoss(1, queue_size=60, beta=0.2)
-    module._warned = {"degenerate", "starved"}
+    module._seen.kinds = {"degenerate", "starved"}
     return module
 
 

@@ -70,7 +70,7 @@ def a_loss(kind, sampler=None, **options):
     # A queue that wraps; the interpreter takes its time for one as long as the recipe's.
     more = {"num_classes": CLASSES[kind], "multilabel": kind == "multilabel", "queue_size": 150}
     loss = PAUCAtBudgetLoss.for_budget(0.05, **rates, **more, **options)
-    loss._warned = {"degenerate", "starved", "rate", "mask"}
+    loss._seen.kinds = {"degenerate", "starved", "rate", "mask"}
     return loss
 
 
@@ -79,7 +79,7 @@ def by_operators(loss):
     wide = type(loss)(loss.num_classes, multilabel=loss.multilabel, queue_size=loss.queue_size,
                       **loss.config._asdict()).double()  # fmt: skip
     wide._plan = wide._plan._replace(native=None, triton=None, operator=False)
-    wide._warned = loss._warned
+    wide._seen.kinds = loss._seen.kinds
     return wide
 
 

@@ -94,7 +94,7 @@ struct Step : Batch<T> {
     bool* valid;                  // [classes]
     bool* degenerate;             // [classes]
     int64_t* ref_count;           // [classes]
-    T* gradient;                  // [rows, classes], of `per_class`; the caller has zeroed it
+    T* gradient;                  // [rows, classes], of `per_class`
     // [rows, classes], of `loss`; null where that is the same factor of `gradient` for all classes:
     // without a cross-entropy, and without `explained`.
     T* whole;

@@ -98,7 +98,7 @@ bool parse_step(
     Address bounds, loss, per_class, valid, degenerate, ref_count, gradient, whole;
     Address measured, counted;
     if (!PyArg_ParseTuple(
-            arguments, "pp(nnnp)L(iiippipppnddd)O(KKKK)(KKKKKKK)K(KKKKKKKKK):step", &wide,
+            arguments, "pp(nnnp)L(iiippipppnddd)O(KKKKKKKKKKKKKKKKKKKKK):step", &wide,
             &checks,                                                                        //
             &s.rows, &s.classes, &s.size, &s.multilabel, &ignore_index,                     //
             &s.surrogate, &s.scale, &s.interpolation, &s.pool_numerator, &s.live_gradient,  //
@@ -139,7 +139,7 @@ bool parse_entry(PyObject* arguments, Entry<T>& e) {
     long long ignore_index;
     Addresses at;
     if (!PyArg_ParseTuple(
-            arguments, "p(nnnp)L(KKKK)(KKKKKKK):enter", &wide,                 //
+            arguments, "p(nnnp)L(KKKKKKKKKKK):enter", &wide,                   //
             &e.rows, &e.classes, &e.size, &e.multilabel, &ignore_index,        //
             &at.logits, &at.targets, &at.iid, &at.weight,                      //
             &at.held_scores, &at.held_targets, &at.held_iid, &at.held_weight,  //

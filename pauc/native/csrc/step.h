@@ -160,6 +160,7 @@ template <typename T>
 inline std::optional<double> take_step(const Step<T>& s, bool validate) {
     if (validate && is_refused(s)) return {};
     if (s.max_pool > 0 && s.max_pool < s.classes) return {};  // a mistake, which Python words
+    std::fill_n(s.gradient, s.rows * s.classes, T(0));
     const bool finite = all_finite(s.logits, s.rows * s.classes);
     const Rows<T> rows = sort_rows(s);
     Scratch<T> scratch(s);
