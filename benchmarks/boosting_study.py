@@ -63,18 +63,27 @@ class Arm(NamedTuple):
     power: float = 0.0  # positives weigh this power of the ratio of negatives to positives
 
 
+def band(beta: float, pauc_weight: float = 1.0) -> Arm:
+    return Arm(lambda _rows, _positives: BandObjective(beta, pauc_weight=pauc_weight))
+
+
 ARMS = {
     "log-loss": Arm(None),
     "log-loss, sqrt weights": Arm(None, 0.5),
     "log-loss, full weights": Arm(None, 1.0),
     "for_budget": Arm(lambda n, p: BandObjective.for_budget(BUDGET, rows=n, positives=p)),
+    "band 2 %": band(0.02),
+    "band 2 %, pairs of weight 3": band(0.02, 3.0),
+    "band 3.5 %": band(0.035),
+    "band 5 %": band(0.05),
+    "band 10 %": band(0.1),
 }
 STUDIED = ("log-loss", "log-loss, sqrt weights", "for_budget")
 
 
-def rows_of(data: Data, rows: Tensor, seed: int) -> Rows:
-    """Return at most `MOST_ROWS` of the rows, drawn by the seed."""
-    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:MOST_ROWS]
+def rows_of(data: Data, rows: Tensor, seed: int, most: int) -> Rows:
+    """Return at most so many of the rows, drawn by the seed."""
+    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]
     rows = rows[drawn]
     return Rows(data.inputs[rows].numpy(), data.targets[rows].numpy())
 
@@ -95,12 +104,12 @@ def run_one(config: Config, threads: int) -> dict[str, Any]:
     data = data_of(config["table"], seed)
     # Test rows are the same for all seeds, so that they are drawn by one.
     parts = ((data.train, seed), (data.validation, seed), (data.test, 0))
-    train, validation, test = (rows_of(data, *part) for part in parts)
+    train, validation, test = (rows_of(data, *part, config["most_rows"]) for part in parts)
     training = training_of(ARMS[config["arm"]], train, validation, threads)
     train_trees = ENGINES[config["engine"]]
     trees = train_trees(training, Settings(**config["settings"]), config["rounds"])
     curve = []
-    for rows, of in ((validation, _chosen_by), (test, _tpr)):
+    for rows, of in ((validation, _chosen_by), (test, tpr_of)):
         steps = staged(trees.margins, rows.features, trees.rounds, EVERY)
         curve.append([of(scores, rows.targets) for scores in steps])
     return {
@@ -119,7 +128,7 @@ def _chosen_by(scores: np.ndarray, targets: np.ndarray) -> float:
     return round(float(partial_auc(*_tensors(scores, targets), beta=CHOICE_BAND)), 5)
 
 
-def _tpr(scores: np.ndarray, targets: np.ndarray) -> list[float]:
+def tpr_of(scores: np.ndarray, targets: np.ndarray) -> list[float]:
     return [round(x, 5) for x in tpr_at_fpr(*_tensors(scores, targets), FPRS).tolist()]
 
 
@@ -134,10 +143,10 @@ class Cell(NamedTuple):
     engine: str
     arm: str
 
-    def config(self, trial: int, seed: int, rounds: int) -> Config:
+    def config(self, trial: int, seed: int, rounds: int, most_rows: int = MOST_ROWS) -> Config:
         return {
             **self._asdict(), "trial": trial, "settings": TRIALS[trial]._asdict(), "seed": seed,
-            "rounds": rounds, "most_rows": MOST_ROWS,
+            "rounds": rounds, "most_rows": most_rows,
         }  # fmt: skip
 
 

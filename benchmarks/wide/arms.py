@@ -4,6 +4,8 @@ from .training import Arm
 
 GENTLE = {"iid_share": 0.9, "positive_share": 0.05, "hard_fraction": 0.1}
 NARROW = {"hard_fraction": 0.02}
+TRAPEZOID = {"surrogate": "trapezoid", "edge_gradient": "implicit", "temperature": 0.1}
+ALONE = {"bce_weight": 0.0, "weight_scale": "unit"}
 
 _FROM_DEFAULT = {
     "BCE": Arm("bce"),
@@ -18,6 +20,8 @@ _FROM_DEFAULT = {
     "preset, sampler of the top 2 %": Arm("preset", sampler=NARROW),
     "preset, gentle sampler": Arm("preset", sampler=GENTLE),
     "preset, sampler, EMA": Arm("preset", sampler={}, averaged=True),
+    "preset, implicit trapezoid": Arm("preset", options=TRAPEZOID),
+    "implicit trapezoid alone": Arm("preset", options={**TRAPEZOID, **ALONE}),
     "BCE, sampler, ensemble": Arm("bce", sampler={}, members=5),
     "preset, sampler, ensemble": Arm("preset", sampler={}, members=5),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +33,7 @@ class Arm(NamedTuple):
     weight_power: float = 0.0  # positives weigh (negatives / positives) ** it
     averaged: bool = False  # the model that is kept is the moving average of the weights
     members: int = 1  # models of one seed each, whose probabilities are averaged
+    options: Mapping[str, Any] = {}  # of the preset, in place of what it chooses
 
 
 class Epoch(NamedTuple):
@@ -127,9 +128,10 @@ def make_objective(
     if arm.loss == "preset":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            facts: dict[str, Any] = {"batch_size": batch_size, "positive_rate": rate}
             if sampler is not None:
-                return PAUCAtBudgetLoss.for_budget(BUDGET, sampler=sampler)
-            return PAUCAtBudgetLoss.for_budget(BUDGET, batch_size=batch_size, positive_rate=rate)
+                facts = {"sampler": sampler}
+            return PAUCAtBudgetLoss.for_budget(BUDGET, **facts, **arm.options)
     if arm.loss == "focal":
         return _focal
     weight = torch.tensor(((1 - rate) / rate) ** arm.weight_power)

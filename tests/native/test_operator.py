@@ -260,14 +260,15 @@ def test_a_gradient_by_an_option_is_that_of_the_operators():
     assert slope != 0
 
 
-def test_who_records_operators_finds_one_call():
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+def test_who_records_operators_finds_one_call(pre_dispatch):
     queue = warm_queue()
 
     def step(logits, targets):
         loss, after = pauc_loss_fn(logits, targets, queue, beta=0.5)
         return loss, torch.autograd.grad(loss, logits)[0], after
 
-    recorded = make_fx(step)(*batch(0))
+    recorded = make_fx(step, pre_dispatch=pre_dispatch)(*batch(0))
     called = [str(node.target) for node in recorded.graph.nodes]
     assert [name for name in called if name.startswith("pauc.")] == [
         STEPS,

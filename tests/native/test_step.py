@@ -418,7 +418,8 @@ def test_the_pure_function_changes_nothing_and_equals_the_operators(options):
         queue = after
 
 
-def test_who_traces_sees_operators():
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+def test_who_traces_sees_operators(pre_dispatch):
     """Of a native call, a trace would keep the numbers and not how they came about."""
     logits, targets = torch.randn(40, 1), torch.arange(40) % 2
     queue = init_queue(50, 1)
@@ -426,7 +427,7 @@ def test_who_traces_sees_operators():
     def loss(logits):
         return pauc_loss_fn(logits, targets, queue, beta=0.5, validate_args=False)[0]
 
-    traced = make_fx(loss)(torch.zeros(40, 1))
+    traced = make_fx(loss, pre_dispatch=pre_dispatch)(torch.zeros(40, 1))
     assert torch.allclose(traced(logits), loss(logits))
 
 
