@@ -15,7 +15,7 @@ from pauc.boosting.rows import Rows, make_rows
 from pauc.boosting.workers import Alone
 from pauc.checks import check_band, check_choice, check_int, check_real
 from pauc.config import Interpolation, Link
-from pauc.native.boosting import log_loss_
+from pauc.native.boosting import band_round_, log_loss_
 from pauc.native.sweep import sweep_sums
 from pauc.pairs.blocks import make_pairs, term_sums
 from pauc.pairs.links import LINKS
@@ -128,6 +128,15 @@ def _fill_class_(
     Most rows are negatives outside the band, which only the log-loss pulls at. All rows are written
     as if they were such, and then the others once more.
     """
+    if options.pauc_weight and type(workers) is Alone:
+        done = band_round_(
+            gradient, hessian, column.scores, column.weight, column.positives,
+            band=(options.alpha, options.beta, options.interpolation),
+            weights=(options.bce_weight, options.pauc_weight), max_step=options.max_step,
+            least_curvature=_LEAST_CURVATURE, link=LINKS[options.link],
+        )  # fmt: skip
+        if done:
+            return
     column.side_weights(workers)
     written = log_loss_(
         gradient, hessian, column.scores, column.weight, factor=options.bce_weight,

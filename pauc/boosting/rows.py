@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -45,7 +46,9 @@ def make_rows(scores: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | 
         raise ValueError(
             f"sample_weight must be [N] with N={len(labels)}, got {list(weight.shape)}"
         )
-    check_weights(weight, torch.ones_like(weight, dtype=torch.bool))
+    least, largest = weight.aminmax()  # nan where there is one
+    if not (least >= 0 and largest < math.inf):
+        check_weights(weight, torch.ones_like(weight, dtype=torch.bool))
     return Rows(column, labels, positives, weight)
 
 

@@ -33,5 +33,17 @@ def log_loss(
     gradient: int,  # written to, and so is the next
     hessian: int,
 ) -> None: ...
+def band_round(
+    rows: int,
+    scores: int,
+    weights: int,
+    positives: int,
+    positive: int,  # [positives] rows, ascending
+    band: tuple[float, float, int],  # alpha, beta, interpolation
+    options: tuple[float, float, float, float],  # both weights, largest step, least curvature
+    terms: int,  # two, as sweep_pairs has them
+    gradient: int,  # written to, and so is the next
+    hessian: int,
+) -> bool: ...  # whether both sides have a weight, and a negative is in the band
 def marked_rows(rows: int, marked: int, found: int) -> int: ...  # how many, written to found
 def ascending_order(rows: int, scores: int, order: int) -> None: ...  # written to order

@@ -25,7 +25,7 @@ from pauc.support import ANY, Support
 _SURROGATES = {("trapezoid", "sigmoid"): 0, ("pairwise", "sigmoid"): 1, ("pairwise", "logistic"): 2}
 _RECALL, _RANKS = 3, 4
 _SCALES = {"iqr": 0, "band": 1, "unit": 2}
-_INTERPOLATIONS = {"linear": 0, "lower": 1, "higher": 2, "nearest": 3, "midpoint": 4}
+INTERPOLATIONS = {"linear": 0, "lower": 1, "higher": 2, "nearest": 3, "midpoint": 4}
 _REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
 
 SUPPORT = Support(
@@ -42,7 +42,7 @@ SUPPORT = Support(
         "temperature": ANY,
         "reduction": tuple(_REDUCTIONS),
         "ignore_index": ANY,
-        "quantile_interpolation": tuple(_INTERPOLATIONS),
+        "quantile_interpolation": tuple(INTERPOLATIONS),
         "max_pool_size": ANY,
         "link": ("sigmoid", "logistic"),
         "gradient_scale": ("pool", "live"),
@@ -107,7 +107,7 @@ def _encode(config: LossConfig) -> NativeOptions:
     numbers = (
         surrogate,
         _SCALES[config.tau_scale],
-        _INTERPOLATIONS[config.quantile_interpolation],
+        INTERPOLATIONS[config.quantile_interpolation],
         config.pos_numerator == "pool",
         config.gradient_scale == "live",
         _REDUCTIONS[config.reduction],

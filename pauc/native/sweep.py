@@ -31,9 +31,7 @@ def sweep_sums(
     """
     if extension.ext is None or not have_memory(x, w, y, v):
         return None
-    rows = [number for term in terms for side in (term.above, term.below)
-            for number in (side.constant, *side.powers)]  # fmt: skip
-    table = torch.tensor(rows, dtype=torch.float64)
+    table = table_of(*terms)
     sides, orders = [], []
     for scores, weight in ((x, w), (y, v)):
         order = None if _ascends(scores) else ascending_order(scores)
@@ -49,6 +47,13 @@ def sweep_sums(
         for (_, _, sums), order in zip(sides, orders, strict=True)
     )
     return over_v, over_w
+
+
+def table_of(*terms: Term) -> Tensor:
+    """Return the terms as native code reads them, float64."""
+    rows = [number for term in terms for side in (term.above, term.below)
+            for number in (side.constant, *side.powers)]  # fmt: skip
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _ascends(scores: Tensor) -> bool:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from benchmarks._allocated import allocated_peak
 from pauc import band_edges
-from pauc.boosting import band, band_objective, log_odds
+from pauc.boosting import band, band_objective, derivatives, log_odds
 from pauc.boosting.workers import Alone
 from pauc.native import extension
+from pauc.native.boosting import band_round_
 from pauc.pairs import blocks
 from tests.oracles import reference_boosting as reference
 
@@ -88,14 +89,16 @@ def found(problem: dict[str, Any], **more: Any) -> tuple[np.ndarray, np.ndarray]
     return gradient, hessian
 
 
-@pytest.mark.parametrize("way", ["native", "matrix", "blocks"])
+@pytest.mark.parametrize("way", ["native round", "native sweep", "matrix", "blocks"])
 @given(problem=problems())
 def test_equals_the_loops(problem: dict[str, Any], way: str) -> None:
     expected = reference.derivatives(*problem["rows"], inside(problem), problem["options"])
-    if way == "native" and extension.ext is None:
+    if way.startswith("native") and extension.ext is None:
         pytest.skip("installed without a compiler")
     with pytest.MonkeyPatch.context() as patch:
-        if way != "native":
+        if way == "native sweep":
+            patch.setattr(derivatives, "band_round_", lambda *_, **__: False)
+        elif way != "native round":
             patch.setattr(extension, "ext", None)
         if way == "blocks":
             patch.setattr(blocks, "few_pairs", lambda *_: False)
@@ -184,6 +187,49 @@ def test_the_sample_changes_nothing(
     for weight in (None, torch.ones_like(scores)):
         rows = band.band_of(scores, real, weight, 0.0, beta, "higher", Alone()).at
         assert torch.equal(rows, ((scores >= t_beta) & real).nonzero().squeeze(1))
+
+
+@pytest.mark.parametrize("shape", ["normal", "one score", "few scores", "ascending", "lumps"])
+@pytest.mark.parametrize("beta", [1e-5, 0.003, 0.5, 1.0])
+def test_a_native_round_is_that_of_the_operators(
+    shape: str, beta: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of so many rows native code takes a sample of every third, which may be mistaken."""
+    g = torch.Generator().manual_seed(0)
+    scores = torch.randn(50_000, generator=g, dtype=torch.float64)
+    if shape == "one score":
+        scores = torch.zeros_like(scores)
+    elif shape == "few scores":
+        scores = scores.round()
+    elif shape == "ascending":
+        scores = scores.sort().values
+    elif shape == "lumps":
+        scores[::3] = 50.0  # the sample sees the lump alone
+    targets = (torch.rand(50_000, generator=g) < 0.02).double()
+    # The top weighs little, so that more rows than of an even weight reach down to the band's end.
+    uneven = torch.where(scores > 1, 0.01, 1.0).double()
+    uneven[::5] = 0.0
+    for weight in (None, torch.ones_like(scores), uneven):
+        with monkeypatch.context() as patch:
+            rounds = Recorded(patch)
+            one = band_objective(scores, targets, beta=beta, sample_weight=weight)
+            assert rounds.done == [extension.ext is not None]
+        with monkeypatch.context() as patch:
+            patch.setattr(derivatives, "band_round_", lambda *_, **__: False)
+            other = band_objective(scores, targets, beta=beta, sample_weight=weight)
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
+
+
+class Recorded:
+    """Which native rounds were done."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.done: list[bool] = []
+        patch.setattr(derivatives, "band_round_", self)
+
+    def __call__(self, *arguments: Any, **options: Any) -> bool:
+        self.done.append(band_round_(*arguments, **options))
+        return self.done[-1]
 
 
 def test_the_middle_of_a_part_between_two_rows_belongs_to_the_lower() -> None:

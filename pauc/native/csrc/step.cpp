@@ -19,6 +19,7 @@
 #include "enter.h"
 #include "log_loss.h"
 #include "order.h"
+#include "round.h"
 #include "step.h"
 #include "sweep.h"
 #include "wide.h"
@@ -244,6 +245,29 @@ PyObject* log_loss(PyObject*, PyObject* arguments) {
     Py_RETURN_NONE;
 }
 
+PyObject* band_round(PyObject*, PyObject* arguments) {
+    Round r;
+    Py_ssize_t rows, positives;
+    Address score, weight, positive, terms, gradient, hessian;
+    if (!PyArg_ParseTuple(
+            arguments, "nKKnK(ddi)(dddd)KKK:band_round", &rows, &score, &weight, &positives,
+            &positive, &r.alpha, &r.beta, &r.interpolation, &r.bce_weight, &r.pauc_weight,
+            &r.largest_step, &r.least_curvature, &terms, &gradient, &hessian
+        ))
+        return nullptr;
+    r.rows = static_cast<size_t>(rows);
+    r.positives = static_cast<size_t>(positives);
+    point(r.score, score);
+    point(r.weight, weight);
+    point(r.positive, positive);
+    point(r.terms, terms);
+    point(r.gradient, gradient);
+    point(r.hessian, hessian);
+    bool done = false;
+    if (!call([&] { done = take_round(r); })) return nullptr;
+    return PyBool_FromLong(done);
+}
+
 // A column of all rows, and room for as many row numbers.
 template <typename T>
 struct RowSearch {
@@ -284,6 +308,7 @@ PyMethodDef methods[] = {
     {"enter", by_dtype<enter<float>, enter<double>>, METH_VARARGS, "See pauc/native/entry.py."},
     {"sweep_pairs", sweep_pairs, METH_VARARGS, "See pauc/native/sweep.py."},
     {"log_loss", log_loss, METH_VARARGS, "See pauc/native/boosting.py."},
+    {"band_round", band_round, METH_VARARGS, "See pauc/native/boosting.py."},
     {"marked_rows", marked_rows, METH_VARARGS, "See pauc/native/boosting.py."},
     {"ascending_order", ascending_order, METH_VARARGS, "See pauc/native/order.py."},
     {nullptr, nullptr, 0, nullptr},
