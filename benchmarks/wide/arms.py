@@ -4,7 +4,12 @@ from .training import Arm
 
 GENTLE = {"iid_share": 0.9, "positive_share": 0.05, "hard_fraction": 0.1}
 NARROW = {"hard_fraction": 0.02}
-TRAPEZOID = {"surrogate": "trapezoid", "edge_gradient": "implicit", "temperature": 0.1}
+TRAPEZOID = {
+    "surrogate": "trapezoid",
+    "edge_gradient": "implicit",
+    "tau_scale": "iqr",
+    "temperature": 0.1,
+}
 ALONE = {"bce_weight": 0.0, "weight_scale": "unit"}
 
 _FROM_DEFAULT = {
