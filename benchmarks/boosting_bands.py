@@ -145,8 +145,9 @@ def rare_table(records: Any) -> str:
         cells = [f"{hessian:g}"]
         for arm in RARE_ARMS:
             of = runs[hessian, arm]
-            cells += [_tpr(of), f"{max(run['largest_leaf'] for run in of.values()):,.2f}"]
-        lines.append([*cells, str(len(of))])
+            leaves = [run["largest_leaf"] for run in of.values()]
+            cells += [_tpr(of), f"{max(leaves):,.2f}" if leaves else ""]
+        lines.append([*cells, str(min(len(runs[hessian, arm]) for arm in RARE_ARMS))])
     heads = [head for arm in RARE_ARMS for head in (arm, "largest leaf")]
     return _table(["least sum of the Hessian in a leaf", *heads, "seeds"], lines)
 

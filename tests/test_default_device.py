@@ -25,6 +25,7 @@ from pauc import (
     smooth_ap_terms,
     trapezoid_pauc,
 )
+from pauc.boosting import PartialAUCMetric, band_objective, log_odds
 from pauc.intervals import (
     bootstrap_interval,
     partial_auc_interval,
@@ -110,6 +111,15 @@ CALLS = {
         partial_auc(SCORES, TARGETS, 0.0, 0.3),
         coverage_at_budget(SCORES, TARGETS, 0.1),
         roc_curve_in_band(SCORES, TARGETS, 0.0, 0.5),
+    ],
+    "boosting": lambda: [
+        band_objective(SCORES, TARGETS, beta=0.5),
+        band_objective(SCORES, TARGETS, beta=0.5, sample_weight=SCORES.exp()),
+        band_objective(torch.stack([SCORES, -SCORES], 1), TARGETS, beta=0.5),
+        torch.from_numpy(band_objective(SCORES.numpy(), TARGETS.numpy(), beta=0.5)[0]),
+        log_odds(TARGETS),
+        log_odds(TARGETS, num_class=2),
+        PartialAUCMetric(0.5)(TARGETS.numpy(), SCORES.numpy())[1],
     ],
     "intervals": lambda: [
         tpr_at_fpr_interval(SCORES, TARGETS, 0.1, n_resamples=100, seed=0),

@@ -20,6 +20,8 @@ from pauc.native.boosting import marked_rows
 from pauc.native.order import ascending_order
 
 _SAMPLE = 16_384
+# Weights that add up to the middle of a part but for rounding reach it, whatever their scale is.
+_ROUNDING = 1e-12
 
 
 class Band(NamedTuple):
@@ -49,21 +51,21 @@ def band_of(
     """
     negatives = int(negative.count_nonzero())
     mass = float(negatives) if weight is None else float(weight[negative].sum())
-    count, total = workers.total(torch.tensor([negatives, mass], dtype=torch.float64)).tolist()
+    count, total = workers.total(_numbers(negatives, mass)).tolist()
     unit = total / count
-    position = torch.tensor([alpha, beta], dtype=torch.float64) * (count - 1)
+    position = _numbers(alpha, beta) * (count - 1)
     ranks = torch.cat([position.floor(), position.ceil()])
     depth = int(ranks.max()) + 1
+    middle = (ranks + 0.5) * (unit * (1 + _ROUNDING))
     while True:
         at = _at_least(scores, negative, min(depth, negatives))
         near, heavy = scores[at], None if weight is None else weight[at]
         order = ascending_order(near)
         top, reached = _joint_top(near, heavy, order.flip(0)[:depth], depth, workers)
-        if depth >= count or float(reached[-1]) > (float(ranks.max()) + 0.5) * unit:
+        if depth >= count or float(reached[-1]) > float(middle.max()):
             break
         depth = min(int(count), 2 * depth)  # of heavy weight are others
-    middle = ((ranks + 0.5) * unit).to(reached.device)
-    rows = torch.searchsorted(reached, middle, right=True)
+    rows = torch.searchsorted(reached, middle.to(reached.device), right=True)
     high, low = top[rows.clamp(max=len(top) - 1)].view(2, 2)
     position = position.to(high.device)
     edges = interpolate(high, low, position, torch.full_like(position, count - 1), interpolation)
@@ -71,6 +73,11 @@ def band_of(
     place = inside.cumsum(0) - 1
     below, above = (int(out.count_nonzero()) for out in (near < edges[1], near > edges[0]))
     return Band(at[marked_rows(inside)], place[order[below : len(order) - above]])
+
+
+def _numbers(*values: float) -> Tensor:
+    """Return float64 numbers on the CPU, whatever the default device is."""
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
 def _joint_top(

@@ -32,7 +32,7 @@ class Column(NamedTuple):
                 float(self.weight[self.positives].sum()),
                 float(self.weight[self.negative()].sum()),
             ]
-        found = workers.total(torch.tensor(own, dtype=torch.float64)).tolist()
+        found = workers.total(torch.tensor(own, dtype=torch.float64, device="cpu")).tolist()
         for kind, weight in zip(("positives", "negatives"), found, strict=True):
             if not weight:
                 raise ValueError(

@@ -247,11 +247,15 @@ def log_odds(
     """
     check_int("num_class", num_class, 1)
     labels = as_tensor(targets, "targets")
-    rows = make_rows(torch.zeros(len(labels), num_class), labels, sample_weight)
+    rows = make_rows(
+        torch.zeros(len(labels), num_class, device=labels.device), labels, sample_weight
+    )
     found = []
     for index in range(num_class):
         positives, negatives = make_column(rows, index).side_weights(Alone())
         found.append(math.log(positives / negatives))
     return (
-        found[0] if num_class == 1 else in_kind(torch.tensor(found, dtype=torch.float64), targets)
+        found[0]
+        if num_class == 1
+        else in_kind(labels.new_tensor(found, dtype=torch.float64), targets)
     )

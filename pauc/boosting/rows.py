@@ -19,7 +19,7 @@ class Rows(NamedTuple):
     scores: Tensor  # [N, K] float64
     labels: Tensor  # [N] of any real dtype: the class; 0 or 1 if there is one column
     positives: list[Tensor]  # [P] int64 of each column: its class's rows
-    weight: Tensor | None  # [N] float64
+    weight: Tensor | None  # [N] float64, contiguous
 
 
 def make_rows(scores: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None) -> Rows:
@@ -29,7 +29,7 @@ def make_rows(scores: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | 
         TypeError, ValueError: an argument that is no array of numbers, a wrong shape, a score that
             is not finite, a target that is no class, or a bad weight.
     """
-    column = as_tensor(scores, "scores").double()
+    column = as_tensor(scores, "scores").double().resolve_neg()
     if column.ndim not in (1, 2) or column.numel() == 0:
         raise ValueError(f"scores must be [N] or [N, K] with rows, got {list(column.shape)}")
     column = column.reshape(len(column), -1)
@@ -41,7 +41,7 @@ def make_rows(scores: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | 
         raise ValueError(f"scores must be finite, got {bad} of {column.numel()} that are not")
     if sample_weight is None:
         return Rows(column, labels, positives, None)
-    weight = as_tensor(sample_weight, "sample_weight").double()
+    weight = as_tensor(sample_weight, "sample_weight").double().resolve_neg().contiguous()
     if weight.shape != labels.shape:
         raise ValueError(
             f"sample_weight must be [N] with N={len(labels)}, got {list(weight.shape)}"
@@ -73,7 +73,7 @@ def _rows_of_classes(labels: Tensor, columns: int) -> list[Tensor]:
     if not legal:
         last = max(columns - 1, 1)
         wrong = labels[
-            ~torch.isin(labels.double(), torch.arange(last + 1.0).to(labels.device).double())
+            ~torch.isin(labels.double(), torch.arange(last + 1.0, device=labels.device).double())
         ]
         cure = "" if columns > 1 else "; several classes need num_class, and scores [N, num_class]"
         raise ValueError(f"targets must be whole numbers in 0..{last}{cure}, got {_few(wrong)}")

@@ -50,7 +50,7 @@ class XGBoostWorkers(Alone):
 
         XGBoost has a sum and no gather: each worker fills its own part of a list of zeros.
         """
-        counts = torch.zeros(self.size, dtype=torch.int64)
+        counts = torch.zeros(self.size, dtype=torch.int64, device="cpu")
         counts[self.rank] = len(columns[0])
         ends = self.total(counts).cumsum(0)
         start = int(ends[self.rank]) - len(columns[0])
@@ -60,7 +60,7 @@ class XGBoostWorkers(Alone):
 
     def agree(self, error: Exception | None) -> None:
         """See :meth:`Alone.agree`."""
-        failed = int(self.total(torch.tensor([0 if error is None else 1])))
+        failed = int(self.total(torch.tensor([0 if error is None else 1], device="cpu")))
         super().agree(error)
         if failed:
             raise RuntimeError(f"{failed} of {self.size} workers refused their rows: see their log")

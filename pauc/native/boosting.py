@@ -73,8 +73,7 @@ def log_loss_(
     Returns:
         Whether it was done: not without the extension, or for tensors that are not on the CPU.
     """
-    tensors = [part for part in (gradient, hessian, scores, weight) if part is not None]
-    if extension.ext is None or not have_memory(*tensors):
+    if extension.ext is None or not have_memory(gradient, hessian, scores, weight):
         return False
     at_scores, at_weight, *written = addresses(scores, weight, gradient, hessian)
     options = factor, max_step, least_curvature
@@ -86,6 +85,6 @@ def marked_rows(marked: Tensor) -> Tensor:
     """Return the rows where ``marked`` ``[N]`` bool is true, int64 and ascending."""
     if extension.ext is None or not have_memory(marked):
         return marked.nonzero().squeeze(1)
-    marked, found = marked.contiguous(), torch.empty(len(marked), dtype=torch.int64)
+    marked, found = marked.contiguous(), torch.empty(len(marked), dtype=torch.int64, device="cpu")
     count = extension.ext.marked_rows(len(marked), marked.data_ptr(), found.data_ptr())
     return found[:count]

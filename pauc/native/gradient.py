@@ -62,11 +62,12 @@ class _Attached(torch.autograd.Function):
     def backward(
         ctx: Any, of_loss: Tensor | None, of_parts: Tensor | None
     ) -> tuple[Tensor | None, ...]:
+        # First, since this is where torch refuses a graph that has been freed.
+        per_class, whole, valid = ctx.saved_tensors
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
             return differentiable_gradient(ctx.again, of_loss, of_parts), None, None
         # Drop the closure: it holds the batch, and a sum of losses would keep every batch alive.
         ctx.again = None
-        per_class, whole, valid = ctx.saved_tensors
         gradients = Gradients(per_class, whole, valid, ctx.weight)
         return pull(gradients, of_loss, of_parts), None, None
 

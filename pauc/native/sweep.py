@@ -37,7 +37,7 @@ def sweep_sums(
         order = None if _ascends(scores) else ascending_order(scores)
         if order is not None:
             scores, weight = scores[order], weight[order]
-        sums = torch.zeros(len(terms), len(scores), dtype=torch.float64)
+        sums = torch.zeros(len(terms), len(scores), dtype=torch.float64, device="cpu")
         sides.append((scores.contiguous(), weight.contiguous(), sums))
         orders.append(order)
     addresses = [(len(side[0]), *(part.data_ptr() for part in side)) for side in sides]
@@ -53,7 +53,7 @@ def table_of(*terms: Term) -> Tensor:
     """Return the terms as native code reads them, float64."""
     rows = [number for term in terms for side in (term.above, term.below)
             for number in (side.constant, *side.powers)]  # fmt: skip
-    return torch.tensor(rows, dtype=torch.float64)
+    return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
 
 def _ascends(scores: Tensor) -> bool:

@@ -209,14 +209,18 @@ def test_a_native_round_is_that_of_the_operators(
     # The top weighs little, so that more rows than of an even weight reach down to the band's end.
     uneven = torch.where(scores > 1, 0.01, 1.0).double()
     uneven[::5] = 0.0
+    options: dict[str, Any] = {"beta": beta}
+    if shape == "normal" and beta > 1e-4:  # its edges lie between scores
+        options |= {"alpha": beta / 3, "interpolation": "midpoint", "bce_weight": 2.5}
     for weight in (None, torch.ones_like(scores), uneven):
+        options["sample_weight"] = weight
         with monkeypatch.context() as patch:
             rounds = Recorded(patch)
-            one = band_objective(scores, targets, beta=beta, sample_weight=weight)
+            one = band_objective(scores, targets, **options)
             assert rounds.done == [extension.ext is not None]
         with monkeypatch.context() as patch:
             patch.setattr(derivatives, "band_round_", lambda *_, **__: False)
-            other = band_objective(scores, targets, beta=beta, sample_weight=weight)
+            other = band_objective(scores, targets, **options)
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
 
 
@@ -247,6 +251,21 @@ def test_heavy_and_light_negatives_of_the_top() -> None:
     for weight in (light, heavy):
         rows = band.band_of(scores, scores > 0, weight, 0.0, 0.1, "higher", Alone()).at
         assert abs(float(weight[rows].sum() / weight.sum()) - 0.1) <= 1.5 / 1000 * 10
+
+
+def test_weights_that_do_not_lie_side_by_side() -> None:
+    """A column of a table, one weight for all rows, and a view that torch negates on reading."""
+    rng = np.random.default_rng(0)
+    scores, targets = rng.normal(size=60), (np.arange(60) % 4 == 0).astype(float)
+    table = rng.random((60, 2))
+    one = torch.full((), 0.7, dtype=torch.float64).expand(60)
+    negated = torch._neg_view(torch.from_numpy(-table[:, 1].copy()))
+    for weight in (torch.from_numpy(table)[:, 0], one, negated):
+        given, copied = (
+            band_objective(scores, targets, beta=0.3, sample_weight=w)
+            for w in (weight, weight.tolist())
+        )
+        assert np.array_equal(given, copied)
 
 
 def test_no_leaf_moves_further_than_the_largest_step() -> None:

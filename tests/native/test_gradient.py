@@ -131,3 +131,12 @@ def test_a_second_derivative_after_a_plain_gradient_is_refused():
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="cannot be differentiated again"):
         torch.autograd.grad(loss, logits, create_graph=True)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_graph_that_is_freed_has_no_second_backward_pass(create_graph):
+    logits = torch.randn(40, 1, requires_grad=True)
+    loss, _ = pauc_loss_fn(logits, torch.arange(40) % 2, init_queue(50, 1), beta=0.5)
+    loss.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(loss, logits, create_graph=create_graph)

@@ -30,7 +30,8 @@ inline double score_of_rank(std::vector<double>& scores, size_t rank) {
     return scores[rank];
 }
 
-// Returns a score that hardly any of the `depth` highest negatives is below: a sample's.
+// Returns a score that, by a sample, none of the `depth` highest negatives is below; it may be
+// mistaken. As `_at_least` of pauc/boosting/band.py.
 inline double guess_lowest(const Round& r, size_t depth) {
     constexpr size_t sample_size = 16384;
     const size_t stride = std::max<size_t>(1, r.rows / sample_size);
@@ -97,18 +98,23 @@ inline std::vector<int64_t> pass_all_rows(const Round& r, double lowest) {
     return found;
 }
 
-// Returns the score of each of some ranks from the top, in units of the mean weight: the row in
-// which the middle of that part of the whole weight lies. Ranks ascend. `top` holds the highest
-// negatives, and what it does not reach is its lowest.
+// Returns the weight down to the middle of the part that a rank from the top stands for, in units
+// of the mean weight. Weights that add up to it but for rounding reach it, whatever their scale is.
+inline double middle_of(const Side& all, double rank) {
+    constexpr double rounding = 1e-12;
+    return (rank + 0.5) * (all.weight / static_cast<double>(all.count) * (1 + rounding));
+}
+
+// Returns the scores of some ranks, ascending: of the rows in which those middles lie. `top` holds
+// the highest negatives, and what it does not reach is its lowest.
 inline std::vector<double> scores_of_ranks(
     const Ordered& top, const Side& all, const std::vector<double>& ranks
 ) {
-    const double unit = all.weight / static_cast<double>(all.count);
     std::vector<double> found;
     double reached = 0;
     size_t k = top.score.size();
     for (const double rank : ranks) {
-        while (k > 0 && reached <= (rank + 0.5) * unit) reached += top.weight[--k];
+        while (k > 0 && reached <= middle_of(all, rank)) reached += top.weight[--k];
         found.push_back(top.score[k]);
     }
     return found;
@@ -135,7 +141,6 @@ inline Edges edges_of(const Round& r, const Ordered& top, const Side& all) {
 // rows, as if they were negatives.
 inline Ordered top_negatives(const Round& r, const Side& all) {
     const double last_rank = std::ceil(r.beta * static_cast<double>(all.count - 1));
-    const double wanted = (last_rank + 0.5) * all.weight / static_cast<double>(all.count);
     size_t depth = static_cast<size_t>(last_rank) + 1;
     std::vector<int64_t> found = pass_all_rows(r, guess_lowest(r, depth));
     while (true) {
@@ -146,7 +151,7 @@ inline Ordered top_negatives(const Round& r, const Side& all) {
         }
         Ordered top = order_by_score(r, found.data(), found.size());
         const double reached = std::accumulate(top.weight.rbegin(), top.weight.rend(), 0.0);
-        if (found.size() >= all.count || reached > wanted) return top;
+        if (found.size() >= all.count || reached > middle_of(all, last_rank)) return top;
         depth = std::min(all.count, 2 * depth);  // of heavy weight are others
     }
 }
@@ -170,7 +175,18 @@ inline Distinct distinct(const Ordered& rows, size_t first, size_t end) {
     return d;
 }
 
-// Writes the rows of the pairs, log-loss included: `negatives[first]` and those after it are in the
+// Writes a row of a label that pairs pull at, log-loss included.
+inline void write_pulled(
+    const Round& r, const Ordered& rows, size_t k, int label, double slope, double curvature
+) {
+    const double z = exp_of_minus(rows.score[k]), sigmoid = 1 / (1 + z), rest = z * sigmoid;
+    const double of_log_loss = label ? -rest : sigmoid;
+    r.write(
+        rows.row[k], r.bce_weight * of_log_loss + slope, r.bce_weight * sigmoid * rest + curvature
+    );
+}
+
+// Writes the rows of the pairs: `negatives[first]` and those after it are in the
 // band.
 inline void write_pairs(
     const Round& r, const Ordered& positives, const Ordered& negatives, size_t first, size_t end
@@ -184,23 +200,13 @@ inline void write_pairs(
     const double scale =
         r.pauc_weight / std::accumulate(band.weight.begin(), band.weight.end(), 0.0);
     for (size_t k = 0; k < r.positives; ++k) {
-        const double z = exp_of_minus(positives.score[k]), sigmoid = 1 / (1 + z),
-                     rest = z * sigmoid;
         const double *slope = &of_positives[k], *curvature = slope + r.positives;
-        r.write(
-            positives.row[k], -r.bce_weight * rest - scale * *slope,
-            r.bce_weight * sigmoid * rest - scale * *curvature
-        );
+        write_pulled(r, positives, k, 1, -scale * *slope, -scale * *curvature);
     }
     for (size_t k = first; k < end; ++k) {
-        const double z = exp_of_minus(negatives.score[k]), sigmoid = 1 / (1 + z),
-                     rest = z * sigmoid;
         const double* slope = &of_negatives[band.place[k - first]];
         const double* curvature = slope + band.score.size();
-        r.write(
-            negatives.row[k], r.bce_weight * sigmoid + scale * *slope,
-            r.bce_weight * sigmoid * rest - scale * *curvature
-        );
+        write_pulled(r, negatives, k, 0, scale * *slope, -scale * *curvature);
     }
 }
 
