@@ -33,10 +33,14 @@ from pauc import (
     init_queue,
     pauc_loss_fn,
 )
+from pauc.native import extension
+from pauc.presets import preset_for_budget
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 COLUMNS = {"setting": 46, "ms (quartiles)": 24, "times the plain step": 20}
 PAIRS = {"surrogate": "pairwise", "beta": 0.02}
+# What `for_budget` chooses for a budget of 0.5 %, 1,024 rows and a rate of 1 %.
+RECIPE = preset_for_budget(0.005, batch_size=1024, positive_rate=0.01).options
 CAP = 4096  # of `max_pool_size`
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -91,6 +95,7 @@ SETTINGS = [
         module({}, RecallAtQuantileLoss, diagnostics=True),
     ),
     Setting("pairs", "pairs", module(PAIRS)),
+    Setting("for_budget", "pairs", module(RECIPE)),
     Setting("pairs, diagnostics", "pairs", module(PAIRS, diagnostics=True)),
     Setting("pairs, population", "pairs", module({**PAIRS, "budget_basis": "population"})),
     Setting(f"pairs, max_pool_size={CAP}", "pairs", module({**PAIRS, "max_pool_size": CAP})),
@@ -133,6 +138,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--sizes", nargs="+", default=["1,1024,16384", "10,1024,16384"])
+    parser.add_argument("--operators", action="store_true", help="without native code")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.threads:
@@ -140,7 +146,11 @@ def main() -> None:
     keep_freed_memory()
     facts = machine_facts("cpu", ["pauc"]) | {"clock": args.clock}
     print(describe(facts))
-    pauc.show_config()
+    if args.operators:
+        extension.ext = None
+        print("by operators of torch")
+    else:
+        pauc.show_config()
     results = {}
     for size in args.sizes:
         cell = Cell("options", *map(int, size.split(",")), surrogate="")
