@@ -128,15 +128,8 @@ def _fill_class_(
     Most rows are negatives outside the band, which only the log-loss pulls at. All rows are written
     as if they were such, and then the others once more.
     """
-    if options.pauc_weight and type(workers) is Alone:
-        done = band_round_(
-            gradient, hessian, column.scores, column.weight, column.positives,
-            band=(options.alpha, options.beta, options.interpolation),
-            weights=(options.bce_weight, options.pauc_weight), max_step=options.max_step,
-            least_curvature=_LEAST_CURVATURE, link=LINKS[options.link],
-        )  # fmt: skip
-        if done:
-            return
+    if type(workers) is Alone and _take_native_round_(gradient, hessian, column, options):
+        return
     column.side_weights(workers)
     written = log_loss_(
         gradient, hessian, column.scores, column.weight, factor=options.bce_weight,
@@ -157,6 +150,20 @@ def _fill_class_(
     _finish_(slope, curvature, weight, options)
     gradient.index_copy_(0, pull.at, slope)
     hessian.index_copy_(0, pull.at, curvature)
+
+
+def _take_native_round_(
+    gradient: Tensor, hessian: Tensor, column: Column, options: Options
+) -> bool:
+    """Write both ``[N]`` by native code, if it can, and return whether it did."""
+    if not options.pauc_weight:
+        return False
+    return band_round_(
+        gradient, hessian, column.scores, column.weight, column.positives,
+        band=(options.alpha, options.beta, options.interpolation),
+        weights=(options.bce_weight, options.pauc_weight), max_step=options.max_step,
+        least_curvature=_LEAST_CURVATURE, link=LINKS[options.link],
+    )  # fmt: skip
 
 
 def _log_loss_(gradient: Tensor, hessian: Tensor, scores: Tensor, factor: float) -> None:

@@ -1,7 +1,7 @@
 """Which tensors native code may read and write by their addresses.
 
 These questions are asked at every step. Between two steps of a model all code has left the caches,
-and each frame of Python then costs a microsecond: hence the loops and the long conditions.
+and each frame of Python then costs half a microsecond: hence the loops and the long conditions.
 """
 
 from __future__ import annotations

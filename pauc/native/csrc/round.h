@@ -186,8 +186,7 @@ inline void write_pulled(
     );
 }
 
-// Writes the rows of the pairs: `negatives[first]` and those after it are in the
-// band.
+// Writes the rows of the pairs. The band is from the negative `first` up to `end`.
 inline void write_pairs(
     const Round& r, const Ordered& positives, const Ordered& negatives, size_t first, size_t end
 ) {
