@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,11 +22,13 @@ import torch
 from tqdm import tqdm
 
 from benchmarks._report import replace_in_readme
-from benchmarks.boosting_report import BySeed, ByTrial, chosen, small
+from benchmarks.boosting_report import BySeed, ByTrial, by_cell, chosen, small
 from benchmarks.boosting_study import (
     ARMS,
     FPRS,
+    MOST_ROUNDS,
     PAGE,
+    TRIALS,
     Cell,
     needed,
     rows_of,
@@ -36,6 +38,7 @@ from benchmarks.boosting_study import (
 from benchmarks.boosting_trees import Settings, Training, train_lightgbm
 from benchmarks.coverage.store import Config, Record, Store
 from benchmarks.wide.problems import data_of
+from benchmarks.wide.report import markdown
 
 RESULTS = Path(__file__).resolve().parent / "results" / "boosting-bands.jsonl"
 LOG_LOSSES = ("log-loss", "log-loss, sqrt weights")
@@ -59,9 +62,9 @@ SEEDS = {"fars": range(5), "covertype": range(3), "covertype-thin": range(3)}
 
 def configurations(store: Store) -> Iterator[Config]:
     """Yield all runs; those of FARS after the trials depend on what these gave."""
-    study = argparse.Namespace(quick=False, seeds=list(SEEDS["fars"]), trials=4)
     for arm in (*LOG_LOSSES, *BANDS):
-        yield from needed(Cell("fars", "lightgbm", arm), store, study)
+        cell = Cell("fars", "lightgbm", arm)
+        yield from needed(cell, store, rounds=MOST_ROUNDS, seeds=SEEDS["fars"], count=len(TRIALS))
     for seed in SEEDS["covertype"]:
         for arm in WHOLE_ARMS:
             for trial, rounds in WHOLE.items():
@@ -110,29 +113,29 @@ def report(args: argparse.Namespace) -> None:
     replace_in_readme("boosting-bands-rare", rare_table(records), PAGE)
 
 
-def fars_table(records: Any) -> str:
+def fars_table(records: Iterable[Record]) -> str:
     """Return a line for each objective: the trial that validation rows choose, and 31 leaves."""
-    arms = _by_trial(records, "fars")
+    arms = _arms(records, "fars")
     lines = []
     for arm in (*LOG_LOSSES, *BANDS):
         picked = [pick("fars", arms[arm]) for pick in (chosen, small)]
         lines.append([arm, *(_tpr(runs) for runs in picked), str(len(picked[0]))])
-    return _table(["trained with", "chosen trial", "31 leaves", "seeds"], lines)
+    return markdown(["trained with", "chosen trial", "31 leaves", "seeds"], lines)
 
 
-def whole_table(records: Any) -> str:
+def whole_table(records: Iterable[Record]) -> str:
     """Return a line for each objective: both settings, after all of their rounds."""
-    arms = _by_trial(records, "covertype")
+    arms = _arms(records, "covertype")
     lines = []
     for arm in WHOLE_ARMS:
         runs = [_last(arms[arm].get(trial, {})) for trial in WHOLE]
         seeds = " and ".join(sorted({str(len(of)) for of in runs}, reverse=True))
         lines.append([arm, *(_tpr(of) for of in runs), seeds])
     heads = ["63 leaves, at most 300 rounds", "31 leaves, 200 rounds"]
-    return _table(["trained with", *heads, "seeds"], lines)
+    return markdown(["trained with", *heads, "seeds"], lines)
 
 
-def rare_table(records: Any) -> str:
+def rare_table(records: Iterable[Record]) -> str:
     """Return a line for each least Hessian: the TPR, and the largest leaf of any seed."""
     runs: dict[tuple[float, str], BySeed] = defaultdict(dict)
     for record in records:
@@ -149,17 +152,11 @@ def rare_table(records: Any) -> str:
             cells += [_tpr(of), f"{max(leaves):,.2f}" if leaves else ""]
         lines.append([*cells, str(min(len(runs[hessian, arm]) for arm in RARE_ARMS))])
     heads = [head for arm in RARE_ARMS for head in (arm, "largest leaf")]
-    return _table(["least sum of the Hessian in a leaf", *heads, "seeds"], lines)
+    return markdown(["least sum of the Hessian in a leaf", *heads, "seeds"], lines)
 
 
-def _by_trial(records: Any, table: str) -> dict[str, ByTrial]:
-    arms: dict[str, ByTrial] = defaultdict(lambda: defaultdict(dict))
-    record: Record
-    for record in records:
-        config = record["config"]
-        if config["table"] == table:
-            arms[config["arm"]][config["trial"]][config["seed"]] = record["result"]
-    return arms
+def _arms(records: Iterable[Record], table: str) -> dict[str, ByTrial]:
+    return by_cell(r for r in records if r["config"]["table"] == table)[table, "lightgbm"]
 
 
 def _last(runs: BySeed) -> BySeed:
@@ -173,11 +170,6 @@ def _tpr(runs: BySeed) -> str:
     low, middle = (FPRS.index(fpr) for fpr in (0.001, 0.005))
     at = [fmean(run["tpr"][k] for run in runs.values()) for k in (middle, low)]
     return f"{at[0]:.3f} ({at[1]:.3f})"
-
-
-def _table(head: list[str], lines: list[list[str]]) -> str:
-    rows = [head, ["---", *["--:"] * (len(head) - 1)], *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ ByTrial = dict[int, dict[int, Result]]  # results by seed, by trial
 BySeed = dict[int, Result]
 
 
-def tables(records: Iterable[Record]) -> str:
-    """Return the tables: chosen trials, the small model, and the trees that are saved."""
+def by_cell(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, ByTrial]]:
+    """Return the results by table and engine, then by arm, trial and seed."""
     cells: dict[tuple[str, str], dict[str, ByTrial]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(dict))
     )
@@ -28,6 +28,12 @@ def tables(records: Iterable[Record]) -> str:
         config = record["config"]
         arms = cells[config["table"], config["engine"]]
         arms[config["arm"]][config["trial"]][config["seed"]] = record["result"]
+    return cells
+
+
+def tables(records: Iterable[Record]) -> str:
+    """Return the tables: chosen trials, the small model, and the trees that are saved."""
+    cells = by_cell(records)
     parts = [("Trials chosen on validation rows", chosen), ("31 leaves, at most 200 rounds", small)]
     return "\n\n".join(_table(title, cells, pick) for title, pick in parts)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,15 +155,16 @@ def best_trial(results: dict[int, dict[str, Any]]) -> int:
     return max(results, key=lambda trial: results[trial]["validation"][-1])
 
 
-def needed(cell: Cell, store: Store, args: argparse.Namespace) -> Iterator[Config]:
+def needed(
+    cell: Cell, store: Store, *, rounds: int, seeds: Sequence[int], count: int
+) -> Iterator[Config]:
     """Yield the configurations of a cell; those after the trials depend on what these gave."""
-    rounds = EVERY if args.quick else MOST_ROUNDS
-    first, *others = args.seeds
-    trials = [cell.config(trial, first, rounds) for trial in range(args.trials)]
+    first, *others = seeds
+    trials = [cell.config(trial, first, rounds) for trial in range(count)]
     yield from trials
     for seed in others:
         if cell.table in OWN_TRIALS:
-            yield from (cell.config(trial, seed, rounds) for trial in range(args.trials))
+            yield from (cell.config(trial, seed, rounds) for trial in range(count))
             continue
         found = {config["trial"]: store.find(config) for config in trials}
         chosen = best_trial({trial: record["result"] for trial, record in found.items() if record})
@@ -172,9 +173,10 @@ def needed(cell: Cell, store: Store, args: argparse.Namespace) -> Iterator[Confi
 
 def run(args: argparse.Namespace) -> None:
     store = Store(args.results)
+    rounds = EVERY if args.quick else MOST_ROUNDS
     cells = itertools.product(args.tables, args.engines, args.arms)
     for cell in (bar := tqdm([Cell(*names) for names in cells], unit="cell")):
-        for config in needed(cell, store, args):
+        for config in needed(cell, store, rounds=rounds, seeds=args.seeds, count=args.trials):
             bar.set_postfix_str(f"{', '.join(cell)}, trial {config['trial']}, {config['seed']}")
             if store.find(config) is None:
                 store.add(config, run_one(config, args.threads))

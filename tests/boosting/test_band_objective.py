@@ -163,15 +163,12 @@ def test_the_band_is_the_cores(
     assert own[rows][order].tolist() == sorted(own[rows].tolist())
 
 
-@pytest.mark.parametrize("shape", ["normal", "one score", "few scores", "ascending", "lumps"])
-@pytest.mark.parametrize("beta", [1e-5, 0.003, 0.2, 1.0])
-def test_the_sample_changes_nothing(
-    shape: str, beta: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A sample of 50 rows that is often mistaken, rows that stand in an order that misleads it."""
-    monkeypatch.setattr(band, "_SAMPLE", 50)
-    g = torch.Generator().manual_seed(0)
-    scores = torch.randn(20_000, generator=g, dtype=torch.float64)
+SHAPES = ["normal", "one score", "few scores", "ascending", "lumps"]
+
+
+def misleading(shape: str, rows: int, stride: int, g: torch.Generator) -> torch.Tensor:
+    """Scores by whose order a sample of every so many rows may be mistaken."""
+    scores = torch.randn(rows, generator=g, dtype=torch.float64)
     if shape == "one score":
         scores = torch.zeros_like(scores)
     elif shape == "few scores":
@@ -179,7 +176,18 @@ def test_the_sample_changes_nothing(
     elif shape == "ascending":
         scores = scores.sort().values
     elif shape == "lumps":
-        scores[::400] = 50.0  # the sample sees the lump alone
+        scores[::stride] = 50.0  # the sample sees the lump alone
+    return scores
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("beta", [1e-5, 0.003, 0.2, 1.0])
+def test_the_sample_changes_nothing(
+    shape: str, beta: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sample of 50 rows that is often mistaken, rows that stand in an order that misleads it."""
+    monkeypatch.setattr(band, "_SAMPLE", 50)
+    scores = misleading(shape, 20_000, 400, torch.Generator().manual_seed(0))
     places = torch.arange(20_000)
     real = (places % 7 > 0) | (places % 400 == 0)
     scores[~real] = 100.0  # no negatives
@@ -189,22 +197,14 @@ def test_the_sample_changes_nothing(
         assert torch.equal(rows, ((scores >= t_beta) & real).nonzero().squeeze(1))
 
 
-@pytest.mark.parametrize("shape", ["normal", "one score", "few scores", "ascending", "lumps"])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("beta", [1e-5, 0.003, 0.5, 1.0])
 def test_a_native_round_is_that_of_the_operators(
     shape: str, beta: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of so many rows native code takes a sample of every third, which may be mistaken."""
     g = torch.Generator().manual_seed(0)
-    scores = torch.randn(50_000, generator=g, dtype=torch.float64)
-    if shape == "one score":
-        scores = torch.zeros_like(scores)
-    elif shape == "few scores":
-        scores = scores.round()
-    elif shape == "ascending":
-        scores = scores.sort().values
-    elif shape == "lumps":
-        scores[::3] = 50.0  # the sample sees the lump alone
+    scores = misleading(shape, 50_000, 3, g)
     targets = (torch.rand(50_000, generator=g) < 0.02).double()
     # The top weighs little, so that more rows than of an even weight reach down to the band's end.
     uneven = torch.where(scores > 1, 0.01, 1.0).double()
